@@ -1,0 +1,67 @@
+# `make help` lists the commands.
+PYTHON ?= python3
+BIN := .venv/bin
+SERVE := .venv/.serve
+DEVELOP := .venv/.develop
+PROTOS := $(wildcard protos/*/v1/*.proto)
+RUN ?= runs/mnist
+
+.DEFAULT_GOAL := help
+.PHONY: help run test fit export lint types check format protos schema accuracy constraints clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(SERVE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu]'
+	@touch $@
+
+$(DEVELOP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,dev]'
+	@touch $@ $(SERVE)
+
+run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
+	@$(BIN)/python -m serving --models models & server=$$!; \
+	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit' INT TERM; \
+	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
+	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server
+
+test: $(DEVELOP) ## Run all tests
+	$(BIN)/python -m pytest
+
+fit: $(DEVELOP) ## Train six members on MNIST into RUN (default runs/mnist)
+	$(BIN)/python -m training.fit --run $(RUN)
+
+export: $(DEVELOP) ## Write RUN as the next version of models/mnist
+	$(BIN)/python -m export $(RUN) --name mnist --models models
+
+lint: $(DEVELOP) ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEVELOP) ## Check types
+	$(BIN)/mypy
+
+check: lint types test ## Everything that must pass before a commit
+
+format: $(DEVELOP) ## Format and fix what can be fixed by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(DEVELOP) ## Generate the Python stubs beside the .proto files
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=. \
+	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
+
+schema: $(DEVELOP) ## Write the manifest's JSON Schema to docs/bundle.schema.json
+	$(BIN)/python -m export.manifest > docs/bundle.schema.json
+
+accuracy: $(DEVELOP) ## Send the MNIST test images through gRPC; compare with the manifest
+	$(BIN)/python -m benchmarks.accuracy
+
+constraints: $(DEVELOP) ## Write the exact versions that are installed to constraints.txt
+	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist

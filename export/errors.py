@@ -1,0 +1,25 @@
+"""What can go wrong while exporting.
+
+ExportError
+├── GraphError     a network cannot be written as an ONNX graph, or the graph is not valid
+├── ProofError     a graph does not compute what was trained
+└── BundleError    the bundle cannot be written
+
+Nothing is left behind in the models folder when one of them is raised.
+"""
+
+
+class ExportError(Exception):
+    """Root of all errors that export raises on purpose."""
+
+
+class GraphError(ExportError):
+    """A network cannot be written as an ONNX graph, or the graph is not valid."""
+
+
+class ProofError(ExportError):
+    """A graph does not compute what was trained."""
+
+
+class BundleError(ExportError):
+    """The bundle cannot be written."""

@@ -1,0 +1,238 @@
+"""The bundle's manifest: the only thing that `export` and `serving` share.
+
+A bundle is a folder `<name>/<version>/` with `manifest.json` and one ONNX file a member. Each member takes
+uint8 pixels (batch, channels, height, width) and gives float32 probabilities (batch, classes); their arithmetic
+mean, at the manifest's temperature, is the ensemble's answer. `docs/bundle.schema.json` is this module's JSON
+Schema; `python -m export.manifest` prints it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+INPUT_NAME = "pixels"
+OUTPUT_NAME = "probabilities"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.onnx$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ManifestError(ValueError):
+    """A manifest is missing, is no JSON, or does not describe a bundle."""
+
+
+class Part(BaseModel):
+    """Base of everything in a manifest: frozen, nothing unknown, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Input(Part):
+    """What every member takes."""
+
+    channels: Literal[1, 3]
+    """1: grey. 3: red, green, blue."""
+    height: int = Field(ge=1, le=4096)
+    """Rows, in pixels."""
+    width: int = Field(ge=1, le=4096)
+    """Columns, in pixels."""
+    dtype: Literal["uint8"] = "uint8"
+    """One byte a value, 0..255; normalization lies inside the graph."""
+    layout: Literal["NCHW"] = "NCHW"
+    """Batch, channels, height, width."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        return self.channels, self.height, self.width
+
+
+class Member(Part):
+    """One network of the ensemble."""
+
+    file: FileName
+    """ONNX file beside the manifest, with its weights inside."""
+    sha256: Sha256
+    """Of the file."""
+    architecture: str
+    """Name of the network's architecture."""
+    seed: int
+    """What it was trained from."""
+    parameters: int = Field(ge=1)
+    """Trainable numbers."""
+    multiply_adds: int = Field(ge=1)
+    """For one image."""
+    held_out_accuracy: Share
+    """Of this member alone."""
+
+
+class Averaging(Part):
+    """How members become one answer: average, then raise to the power 1/temperature and renormalize."""
+
+    method: Literal["arithmetic mean of softmax"] = "arithmetic mean of softmax"
+    """What is averaged, and how."""
+    temperature: float = Field(gt=0)
+    """Fitted on held-out images after averaging; 1 leaves the average as it is."""
+
+
+class Figures(Part):
+    """How the calibrated average compares with labels."""
+
+    count: int = Field(ge=1)
+    """Images measured on."""
+    accuracy: Share
+    """Share of images whose top class is the label."""
+    accuracy_interval: tuple[Share, Share]
+    """95 % Wilson score interval."""
+    nll: float = Field(ge=0)
+    """Mean negative log-likelihood of the label, in nats."""
+    ece: Share
+    """Expected calibration error over 15 equally wide bins."""
+
+
+class Parity(Part):
+    """How far onnxruntime's probabilities were from torch's when the bundle was written."""
+
+    batch_sizes: tuple[int, ...]
+    """Batches that were compared, for every member."""
+    limit: float = Field(gt=0)
+    """Largest difference that export accepts."""
+    largest_difference: float = Field(ge=0)
+    """Largest absolute difference found in any probability."""
+
+
+class SelfCheck(Part):
+    """Inputs with the outputs they must give; the server replays them when it loads the bundle."""
+
+    images: int = Field(ge=1)
+    """How many inputs."""
+    pixels_base64: str
+    """uint8 (images, channels, height, width) in C order, as base64."""
+    member_probabilities: tuple[tuple[tuple[Share, ...], ...], ...]
+    """By member, image and class."""
+    tolerance: float = Field(gt=0)
+    """Largest absolute difference that counts as equal."""
+
+    @property
+    def pixels(self) -> bytes:
+        """The decoded inputs."""
+        return base64.b64decode(self.pixels_base64, validate=True)
+
+
+class Manifest(Part):
+    """Everything that a server, and a person, needs to know of a bundle."""
+
+    format_version: Literal[1]
+    """Of this description; a server refuses what it does not know."""
+    name: Name
+    """Of the model; the bundle's folder lies in a folder of this name."""
+    version: int = Field(ge=1, le=2**31 - 1)
+    """Of the model; the bundle's folder is named by it."""
+    class_labels: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(min_length=2)
+    """In the order of all probabilities."""
+    input: Input
+    """What every member takes."""
+    members: tuple[Member, ...] = Field(min_length=1)
+    """The networks that are averaged."""
+    averaging: Averaging
+    """How they become one answer."""
+    held_out: Figures
+    """On images kept back from training; the temperature was fitted on them."""
+    test: Figures
+    """On the test images; nothing was chosen on them."""
+    recipe: dict[str, Any]
+    """How the members were trained."""
+    parity: Parity
+    """Proof that the graphs compute what was trained."""
+    self_check: SelfCheck
+    """Proof, on the serving machine, that they still do."""
+    tools: dict[str, str]
+    """Versions of what made the bundle."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        files = [member.file for member in self.members]
+        _require(len(set(self.class_labels)) == len(self.class_labels), "class_labels: a label comes twice")
+        _require(len(set(files)) == len(files), "members: a file comes twice")
+        check, classes = self.self_check, len(self.class_labels)
+        try:
+            found_bytes = len(check.pixels)
+        except binascii.Error as error:
+            raise ValueError(f"self_check.pixels_base64: {error}") from error
+        expected_bytes = check.images * math.prod(self.input.shape)
+        _require(
+            found_bytes == expected_bytes,
+            f"self_check.pixels_base64: {found_bytes} bytes, expected {expected_bytes}",
+        )
+        _require(
+            len(check.member_probabilities) == len(self.members)
+            and all(len(member) == check.images for member in check.member_probabilities)
+            and all(len(image) == classes for member in check.member_probabilities for image in member),
+            f"self_check.member_probabilities: expected {len(self.members)} members x {check.images} images "
+            f"x {classes} classes",
+        )
+        return self
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and validate the manifest of the bundle in `folder`.
+
+    Raises:
+        ManifestError: It is missing, is no JSON, does not follow the schema, or contradicts itself or the
+            folder that it lies in.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ManifestError(f"{path} does not follow the schema: {explain(error)}") from error
+    placed = f"{folder.parent.name}/{folder.name}"
+    if placed != f"{manifest.name}/{manifest.version}":
+        raise ManifestError(f"{path} is of {manifest.name}/{manifest.version}, but lies in {placed}")
+    return manifest
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write `manifest.json` into `folder`."""
+    (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def explain(error: ValidationError) -> str:
+    """All problems that pydantic found, on one line: where, what, and what came."""
+    return "; ".join(_explain_one(dict(problem)) for problem in error.errors(include_url=False))
+
+
+def _explain_one(problem: dict[str, Any]) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] in ("missing", "value_error"):
+        return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    return f"{where}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+if __name__ == "__main__":
+    print(json.dumps(Manifest.model_json_schema(), indent=2))

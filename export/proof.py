@@ -1,0 +1,73 @@
+"""Proofs that a graph computes what was trained, on inputs that are made here.
+
+No data set is needed, and none ends up in a bundle: the inputs are noise from coarse to fine on dark and on
+light ground, which stirs every filter of a network more evenly than photographs or digits do.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+
+from export.errors import ProofError
+from export.graph import ServedNetwork
+from export.manifest import INPUT_NAME, OUTPUT_NAME, Parity
+from training.architectures import Shape
+
+BATCH_SIZES = (1, 2, 7, 256)
+LIMIT = 1e-5
+
+Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+
+
+def make_inputs(count: int, shape: Shape, seed: int = 0) -> Pixels:
+    """Noise images of several coarsenesses, brightnesses and contrasts: uint8 (count, *shape)."""
+    generator = np.random.default_rng(seed)
+    channels, height, width = shape
+    images = np.empty((count, *shape), np.uint8)
+    for index in range(count):
+        cell = 2 ** (index % 4)  # pixels a side that share a value: 1, 2, 4, 8
+        coarse = generator.random((channels, -(-height // cell), -(-width // cell)))
+        fine = coarse.repeat(cell, axis=1).repeat(cell, axis=2)[:, :height, :width]
+        low, high = np.sort(generator.uniform(0, 256, size=2))
+        images[index] = low + fine * (high - low)
+    return images
+
+
+def run_graph(path: Path, pixels: Pixels) -> Probabilities:
+    """Run an ONNX file in onnxruntime on the CPU: uint8 (n, c, h, w) to float32 (n, classes)."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+    return np.asarray(probabilities, np.float32)
+
+
+def prove_parity(networks: list[ServedNetwork], graphs: list[Path], shape: Shape) -> Parity:
+    """Compare torch with onnxruntime, member by member, at several batch sizes.
+
+    Raises:
+        ProofError: A probability differs by more than `LIMIT`.
+    """
+    largest = 0.0
+    for network, graph in zip(networks, graphs, strict=True):
+        for size in BATCH_SIZES:
+            pixels = make_inputs(size, shape, seed=size)
+            difference = float(np.abs(run_torch(network, pixels) - run_graph(graph, pixels)).max())
+            if not difference <= LIMIT:  # also catches NaN
+                raise ProofError(
+                    f"{graph.name}: onnxruntime differs from torch by {difference:.2e} at batch {size}; "
+                    f"at most {LIMIT:.0e} is accepted"
+                )
+            largest = max(largest, difference)
+    return Parity(batch_sizes=BATCH_SIZES, limit=LIMIT, largest_difference=largest)
+
+
+def run_torch(network: ServedNetwork, pixels: Pixels) -> Probabilities:
+    """Run a network in torch: uint8 (n, c, h, w) to float32 (n, classes)."""
+    with torch.inference_mode():
+        probabilities: Probabilities = network.eval()(torch.from_numpy(pixels)).numpy()
+    return probabilities

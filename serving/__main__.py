@@ -1,0 +1,38 @@
+"""Start the server: `python -m serving`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import structlog
+
+from serving.errors import StartupError
+from serving.logs import configure_logs
+from serving.server import Server
+from serving.settings import read_settings
+
+EXIT_STARTUP_FAILED = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Run the server until SIGTERM or SIGINT; gives the process's exit code."""
+    try:
+        settings = read_settings(arguments)
+        configure_logs(settings.log_format, settings.log_level)
+        structlog.get_logger().info("starting", **settings.model_dump(mode="json"))
+        server = Server(settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.request_stop())
+        server.start()
+    except StartupError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_STARTUP_FAILED
+    server.serve()
+    server.drain()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Classify image files from the command line: `python -m serving.client IMAGE...`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from export.manifest import explain
+from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+BAR_CELLS = 8
+
+
+class ClientSettings(BaseSettings):
+    """Classify image files by a running server and print what the ensemble says."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONSORT_CLIENT_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m serving.client",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    images: CliPositionalArg[list[Path]]
+    """PNG, JPEG, WebP or BMP files."""
+    target: str = DEFAULT_TARGET
+    """Host and port of the server."""
+    model: str = ""
+    """Name of the model; may be left out where the server has a default."""
+    version: int = Field(0, ge=0)
+    """Version of the model; 0 takes the latest."""
+    timeout_seconds: float = Field(10.0, gt=0)
+    """Deadline of the call."""
+    wait_seconds: float = Field(0.0, ge=0)
+    """How long to wait for a server that is still starting."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives the process's exit code."""
+    try:
+        settings = ClientSettings(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+    except ValidationError as error:
+        print(explain(error), file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        result = classify(settings)
+    except CallError as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    console = Console()
+    console.print(result_table(settings.images, result))
+    console.print(_timing_line(result), highlight=False)
+    return 0
+
+
+def classify(settings: ClientSettings) -> Result:
+    """Send the images in one call.
+
+    Raises:
+        CallError: The server refuses the call or cannot be reached in time.
+        OSError: A file cannot be read.
+    """
+    with Client(settings.target, settings.timeout_seconds) as client:
+        if settings.wait_seconds:
+            client.wait_until_ready(settings.wait_seconds)
+        return client.classify(
+            settings.images, model=settings.model, version=settings.version, top_classes=2, members=True
+        )
+
+
+def result_table(images: list[Path], result: Result) -> Table:
+    """One row an image: the class, how sure, who agrees, and the runner-up."""
+    table = Table(
+        title=f"{result.model_name}, version {result.model_version}", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("image", no_wrap=True)
+    for heading in ("class", "probability", "agree", "entropy", "second"):
+        table.add_column(heading, no_wrap=True, min_width=len(heading))
+    for image, found in zip(images, result.classifications, strict=True):
+        second = found.top_classes[-1]
+        table.add_row(
+            image.name,
+            found.label,
+            f"{_bar(found.probability)} {found.probability:7.2%}",
+            _agreement(found),
+            f"{found.entropy:.3f}",
+            f"{second.label} {second.probability:.2%}",
+        )
+    return table
+
+
+def _bar(share: float) -> str:
+    return ("━" * round(share * BAR_CELLS)).ljust(BAR_CELLS)
+
+
+def _agreement(found: Classification) -> str:
+    members = 0 if found.members is None else len(found.members)
+    return f"{round(found.agreement * members)} of {members}"
+
+
+def _timing_line(result: Result) -> str:
+    timing = result.timing
+    return (
+        f"{len(result.classifications)} images in {timing.total_seconds * 1e3:.1f} ms on the server: "
+        f"decode {timing.decode_seconds * 1e3:.1f}, queue {timing.queue_seconds * 1e3:.1f}, "
+        f"inference {timing.inference_seconds * 1e3:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Protobuf messages in, pixels out; verdicts in, protobuf messages out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from export.manifest import Figures, Input, Manifest
+from protos.consort.v1 import classifier_pb2 as pb
+from serving.ensemble import Pixels
+from serving.errors import InvalidImage, InvalidRequest
+from serving.images import KNOWN_FORMATS, read_image
+from serving.models import Model
+from serving.settings import ServerSettings
+from serving.verdict import Verdict
+
+ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.ELEMENT_TYPE_UINT8: np.dtype(np.uint8),
+    pb.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
+}
+
+
+def decode_images(request: pb.ClassifyRequest, expected: Input, settings: ServerSettings) -> Pixels:
+    """The request's images as the model takes them.
+
+    Returns:
+        uint8 (images, channels, height, width).
+
+    Raises:
+        InvalidRequest: There are none, too many, or they do not fit the model.
+    """
+    match request.WhichOneof("images"):
+        case "raw":
+            return decode_raw(request.raw, expected, settings.max_call_images)
+        case "encoded":
+            return decode_files(request.encoded, expected, settings)
+    raise InvalidRequest(f"the request has no images; send raw pixels, or {KNOWN_FORMATS} files")
+
+
+def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
+    """View, and if need be round, raw pixels as uint8 (images, channels, height, width).
+
+    Raises:
+        InvalidRequest: Shape, type, length or values are not what the model takes.
+    """
+    shape = tuple(raw.shape)
+    if len(shape) != 4 or shape[1:] != expected.shape:
+        want = "x".join(map(str, expected.shape))
+        raise InvalidRequest(f"raw pixels have shape {_by(shape)}, expected (images)x{want}")
+    _check_count(shape[0], max_images)
+    if raw.element_type not in ELEMENT_DTYPES:
+        raise InvalidRequest(f"element_type is {raw.element_type}, expected UINT8 (1) or FLOAT32 (2)")
+    dtype = ELEMENT_DTYPES[raw.element_type]
+    expected_bytes = math.prod(shape) * dtype.itemsize
+    if len(raw.pixels) != expected_bytes:
+        raise InvalidRequest(
+            f"raw pixels are {len(raw.pixels)} bytes, expected {expected_bytes} for {_by(shape)} {dtype.name}"
+        )
+    if raw.element_type == pb.ELEMENT_TYPE_UINT8:
+        return np.frombuffer(raw.pixels, np.uint8).reshape(shape)
+    values = np.frombuffer(raw.pixels, "<f4").reshape(shape)
+    if not (values.min() >= 0 and values.max() <= 255):  # also catches NaN
+        raise InvalidRequest(
+            f"float32 pixels range from {values.min():g} to {values.max():g}, expected finite values in 0..255"
+        )
+    rounded: Pixels = np.rint(values).astype(np.uint8)
+    return rounded
+
+
+def decode_files(encoded: pb.EncodedImages, expected: Input, settings: ServerSettings) -> Pixels:
+    """Decode image files to uint8 (images, channels, height, width).
+
+    Raises:
+        InvalidRequest: There are too many or none, or one is not usable; the message says which.
+    """
+    _check_count(len(encoded.files), settings.max_call_images)
+    pixels = np.empty((len(encoded.files), *expected.shape), np.uint8)
+    for index, file in enumerate(encoded.files):
+        try:
+            pixels[index] = read_image(file, expected, settings.max_image_pixels)
+        except InvalidImage as error:
+            raise InvalidImage(f"image {index + 1} of {len(encoded.files)}: {error}") from error
+    return pixels
+
+
+def encode_classifications(
+    verdict: Verdict, labels: tuple[str, ...], top_classes: int, with_members: bool
+) -> list[pb.Classification]:
+    """One message an image."""
+    top = verdict.ranking[:, : max(top_classes, 1)].tolist()
+    probabilities = verdict.probabilities.tolist()
+    members = verdict.members.transpose(1, 0, 2).tolist() if with_members else [[]] * len(top)
+    return [
+        pb.Classification(
+            top_classes=[
+                pb.ScoredClass(index=index, label=labels[index], probability=probabilities[image][index])
+                for index in indices
+            ],
+            probabilities=probabilities[image],
+            entropy=verdict.entropy[image],
+            mutual_information=verdict.mutual_information[image],
+            agreement=verdict.agreement[image],
+            members=[pb.MemberProbabilities(probabilities=member) for member in members[image]],
+        )
+        for image, indices in enumerate(top)
+    ]
+
+
+def encode_summary(manifest: Manifest, latest: bool) -> pb.ModelSummary:
+    """Name and version."""
+    return pb.ModelSummary(name=manifest.name, version=manifest.version, latest=latest)
+
+
+def encode_model(model: Model, latest: bool) -> pb.GetModelResponse:
+    """All that clients may know of a model."""
+    manifest = model.manifest
+    return pb.GetModelResponse(
+        model=encode_summary(manifest, latest),
+        class_labels=manifest.class_labels,
+        channels=manifest.input.channels,
+        height=manifest.input.height,
+        width=manifest.input.width,
+        members=[
+            pb.Member(
+                architecture=member.architecture,
+                seed=member.seed,
+                parameters=member.parameters,
+                multiply_adds=member.multiply_adds,
+                held_out_accuracy=member.held_out_accuracy,
+            )
+            for member in manifest.members
+        ],
+        temperature=manifest.averaging.temperature,
+        held_out=_encode_figures(manifest.held_out),
+        test=_encode_figures(manifest.test),
+        provider=model.provider,
+    )
+
+
+def _encode_figures(figures: Figures) -> pb.Figures:
+    low, high = figures.accuracy_interval
+    return pb.Figures(
+        count=figures.count,
+        accuracy=figures.accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
+        nll=figures.nll,
+        ece=figures.ece,
+    )
+
+
+def _check_count(images: int, most: int) -> None:
+    if not 1 <= images <= most:
+        raise InvalidRequest(f"the request has {images} images, expected 1 to {most}")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "(none)"

@@ -1,0 +1,114 @@
+"""The members of one bundle, loaded, proved and ready to run."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Executor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from export.manifest import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Manifest,
+    ManifestError,
+    Member,
+    read_manifest,
+    sha256_of,
+)
+from serving.errors import BundleRefused
+from serving.metrics import Metrics
+from serving.providers import open_session
+from serving.settings import Provider
+from serving.verdict import Floats
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Ensemble:
+    """Runs all members on a batch, each as a task of its own on the shared inference threads."""
+
+    def __init__(self, folder: Path, provider: Provider, threads: Executor, metrics: Metrics) -> None:
+        """Load and prove the bundle in `folder`.
+
+        Raises:
+            BundleRefused: A proof fails: schema, checksums, signature or self-check.
+            ProviderInactive: The provider does not run the members.
+        """
+        self.manifest = _read_and_check_files(folder)
+        self.provider = provider
+        self._threads = threads
+        self._sessions = [open_session(folder / member.file, provider) for member in self.manifest.members]
+        for member, session in zip(self.manifest.members, self._sessions, strict=True):
+            _check_signature(member, session, self.manifest)
+        self.metrics = metrics.of_model(self.manifest, provider)
+        self._replay_self_check()
+
+    def run(self, pixels: Pixels) -> Floats:
+        """All members' probabilities.
+
+        Args:
+            pixels: uint8 (images, channels, height, width), as the manifest's input states.
+
+        Returns:
+            float32 (members, images, classes).
+        """
+        tasks = [self._threads.submit(self._run_member, member, pixels) for member in range(len(self._sessions))]
+        return np.stack([task.result() for task in tasks])
+
+    def _run_member(self, member: int, pixels: Pixels) -> Floats:
+        started = time.perf_counter()
+        (probabilities,) = self._sessions[member].run([OUTPUT_NAME], {INPUT_NAME: pixels})
+        self.metrics.members[member].observe(time.perf_counter() - started)
+        return np.asarray(probabilities, np.float32)
+
+    def _replay_self_check(self) -> None:
+        check = self.manifest.self_check
+        shape = (check.images, *self.manifest.input.shape)
+        found = self.run(np.frombuffer(check.pixels, np.uint8).reshape(shape))
+        differences = np.abs(found - np.array(check.member_probabilities)).max(axis=(1, 2))  # (members,)
+        for member, difference in zip(self.manifest.members, differences.tolist(), strict=True):
+            if not difference <= check.tolerance:  # also catches NaN
+                raise BundleRefused(
+                    f"{_name(self.manifest)}: self-check failed: {member.file} is off by {difference:.2e}, "
+                    f"at most {check.tolerance:.0e} is accepted"
+                )
+
+
+def _read_and_check_files(folder: Path) -> Manifest:
+    try:
+        manifest = read_manifest(folder)
+    except ManifestError as error:
+        raise BundleRefused(str(error)) from error
+    for member in manifest.members:
+        path = folder / member.file
+        if not path.is_file() or path.is_symlink():
+            raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
+        if (found := sha256_of(path)) != member.sha256:
+            raise BundleRefused(
+                f"{_name(manifest)}: {member.file} has sha256 {found[:12]}..., the manifest says "
+                f"{member.sha256[:12]}...; the file is damaged or was exchanged"
+            )
+    return manifest
+
+
+def _check_signature(member: Member, session: onnxruntime.InferenceSession, manifest: Manifest) -> None:
+    found = [_signature(value) for value in (*session.get_inputs(), *session.get_outputs())]
+    expected = [
+        (INPUT_NAME, "tensor(uint8)", ("batch", *manifest.input.shape)),
+        (OUTPUT_NAME, "tensor(float)", ("batch", len(manifest.class_labels))),
+    ]
+    if found != expected:
+        raise BundleRefused(f"{_name(manifest)}: {member.file} takes and gives {found}, expected {expected}")
+
+
+def _signature(value: onnxruntime.NodeArg) -> tuple[str, str, tuple[int | str, ...]]:
+    """Name, type and shape; a dynamic axis counts as the batch, whatever it is called."""
+    return value.name, value.type, tuple("batch" if isinstance(axis, str) else axis for axis in value.shape)
+
+
+def _name(manifest: Manifest) -> str:
+    return f"{manifest.name}/{manifest.version}"

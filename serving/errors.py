@@ -1,0 +1,66 @@
+"""What can go wrong while serving.
+
+ServingError
+├── StartupError           the server does not start; exit code 3
+│   ├── SettingsError      a setting is unknown, or its value is not usable
+│   ├── BundleRefused      a bundle fails one of its proofs
+│   ├── ProviderInactive   the execution provider asked for does not run
+│   └── PortTaken          a port cannot be listened on
+└── RequestError           one call fails; the server goes on
+    ├── InvalidRequest     the request says something that cannot be
+    │   └── InvalidImage   one of its images cannot be used
+    ├── UnknownModel       no such model or version is served
+    ├── QueueFull          more images wait than the settings allow
+    └── ShuttingDown       the server is stopping and takes no more
+
+`serving.interceptor` maps every request error to a gRPC status. Messages say what came and what was expected;
+they go to callers, so they name nothing inside the server.
+"""
+
+
+class ServingError(Exception):
+    """Root of all errors that serving raises on purpose."""
+
+
+class StartupError(ServingError):
+    """The server does not start."""
+
+
+class SettingsError(StartupError):
+    """A setting is unknown, or its value is not usable."""
+
+
+class BundleRefused(StartupError):
+    """A bundle fails one of its proofs."""
+
+
+class ProviderInactive(StartupError):
+    """The execution provider asked for does not run."""
+
+
+class PortTaken(StartupError):
+    """A port cannot be listened on."""
+
+
+class RequestError(ServingError):
+    """One call fails; the server goes on."""
+
+
+class InvalidRequest(RequestError):
+    """The request says something that cannot be."""
+
+
+class InvalidImage(InvalidRequest):
+    """One of the request's images cannot be used."""
+
+
+class UnknownModel(RequestError):
+    """No such model or version is served."""
+
+
+class QueueFull(RequestError):
+    """More images wait than the settings allow."""
+
+
+class ShuttingDown(RequestError):
+    """The server is stopping and takes no more."""

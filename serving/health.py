@@ -1,0 +1,36 @@
+"""Ask a server whether it serves: `python -m serving.health`, exit code 0 for yes. For container health checks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT_SECONDS = 3.0
+
+
+def main() -> int:
+    """Print the status of the server; 0 if it is SERVING, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m serving.health", description=__doc__)
+    parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
+    return check(parser.parse_args().target)
+
+
+def check(target: str) -> int:
+    """Ask the server at `target` through grpc.health.v1."""
+    with grpc.insecure_channel(target) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            print(f"{target}: {error.code().name}: {error.details()}", file=sys.stderr)
+            return 1
+    print(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+    return 0 if reply.status == health_pb2.HealthCheckResponse.SERVING else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What Prometheus sees. Times are histograms in seconds, fine enough for calls well below a millisecond."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
+
+from export.manifest import Manifest
+from protos.consort.v1.classifier_pb2 import Timing
+from serving.verdict import Verdict
+
+SECONDS = (
+    *(50e-6, 100e-6, 200e-6, 300e-6, 500e-6, 700e-6),
+    *(1e-3, 1.5e-3, 2e-3, 3e-3, 5e-3, 7e-3, 10e-3, 15e-3, 20e-3, 30e-3, 50e-3, 70e-3),
+    *(0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
+)
+"""Upper bounds of the time buckets, from 50 microseconds to 10 seconds."""
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper bounds of the batch size buckets."""
+SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
+"""Upper bounds of the agreement buckets; full agreement alone lies above the last."""
+
+
+STAGES = ("decode", "queue", "inference", "total")
+"""Of a Classify call; each is a field `<stage>_seconds` of its timing."""
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self.call_seconds = Histogram(
+            "consort_call_seconds",
+            "Time from a call's arrival to its answer, by method and gRPC status code.",
+            ("method", "code"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "consort_in_flight_calls", "Calls in progress.", ("method",), registry=self.registry
+        )
+        model = ("model", "version")
+        self.stage_seconds = Histogram(
+            "consort_stage_seconds",
+            "Time of Classify calls by stage: decode, queue, inference, total.",
+            (*model, "stage"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.member_seconds = Histogram(
+            "consort_member_inference_seconds",
+            "Time that one member takes for one batch.",
+            (*model, "member"),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.batch_images = Histogram(
+            "consort_batch_images",
+            "Images that ran together.",
+            model,
+            buckets=IMAGES,
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "consort_predictions_total",
+            "Images answered, by top class.",
+            (*model, "class_label"),
+            registry=self.registry,
+        )
+        self.agreement = Histogram(
+            "consort_agreement",
+            "Share of members whose top class is the ensemble's, per image.",
+            model,
+            buckets=SHARES,
+            registry=self.registry,
+        )
+        self.model_info = Gauge(
+            "consort_model_info",
+            "1 for each model that is served.",
+            (*model, "members", "provider"),
+            registry=self.registry,
+        )
+
+    def of_model(self, manifest: Manifest, provider: str) -> ModelMetrics:
+        """The metrics of one version of one model, with their labels filled in."""
+        return ModelMetrics(self, manifest, provider)
+
+
+class ModelMetrics:
+    """Metrics with a model's labels filled in once, so that a call looks up none."""
+
+    def __init__(self, metrics: Metrics, manifest: Manifest, provider: str) -> None:
+        model = (manifest.name, str(manifest.version))
+        members = range(1, len(manifest.members) + 1)
+        self._stages = {stage: metrics.stage_seconds.labels(*model, stage) for stage in STAGES}
+        self.members = [metrics.member_seconds.labels(*model, str(member)) for member in members]
+        self.batch_images = metrics.batch_images.labels(*model)
+        self._predictions = [metrics.predictions.labels(*model, label) for label in manifest.class_labels]
+        self._agreement = metrics.agreement.labels(*model)
+        metrics.model_info.labels(*model, str(len(manifest.members)), provider).set(1)
+
+    def time(self, timing: Timing) -> None:
+        """Record where a call's time went."""
+        for stage, histogram in self._stages.items():
+            histogram.observe(getattr(timing, f"{stage}_seconds"))
+
+    def count(self, verdict: Verdict) -> None:
+        """Record what was answered."""
+        tops: Sequence[int] = verdict.ranking[:, 0].tolist()
+        for index, images in Tally(tops).items():
+            self._predictions[index].inc(images)
+        for share in verdict.agreement.tolist():
+            self._agreement.observe(share)

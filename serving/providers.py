@@ -1,0 +1,54 @@
+"""onnxruntime sessions on the execution provider that was asked for, or a refusal; never on another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+
+from serving.errors import BundleRefused, ProviderInactive
+from serving.settings import Provider
+
+PROVIDER_NAMES: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+onnxruntime.disable_telemetry_events()  # beside the variable in serving/__init__.py, for other platforms
+
+
+def require_provider(provider: Provider) -> None:
+    """Make sure that the installed onnxruntime has a provider.
+
+    Raises:
+        ProviderInactive: It does not.
+    """
+    available = onnxruntime.get_available_providers()
+    if PROVIDER_NAMES[provider] not in available:
+        raise ProviderInactive(
+            f"provider {provider!r} was asked for, but the installed onnxruntime {onnxruntime.__version__} has "
+            f"only {', '.join(available)}; install consort[{provider}] instead"
+        )
+
+
+def open_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSession:
+    """Load one member's graph on a provider, to be run by one thread at a time.
+
+    Raises:
+        BundleRefused: onnxruntime cannot load the graph.
+        ProviderInactive: onnxruntime put the graph on another provider.
+    """
+    options = onnxruntime.SessionOptions()
+    # Many members run side by side: parallelism comes from them, not from inside one.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; the fall-back that its warnings tell of is refused below
+    name = PROVIDER_NAMES[provider]
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=[name])
+    except Exception as error:
+        raise BundleRefused(f"{graph.name} cannot be loaded: {error}") from error
+    session.disable_fallback()
+    if session.get_providers()[0] != name:
+        raise ProviderInactive(
+            f"provider {provider!r} was asked for, but onnxruntime runs {graph.name} on "
+            f"{session.get_providers()[0]}; its log names the reason"
+        )
+    return session

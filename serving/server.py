@@ -1,0 +1,144 @@
+"""The server's life: start, serve, drain, stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
+from serving.cores import available_cores
+from serving.errors import PortTaken
+from serving.interceptor import CallInterceptor
+from serving.metrics import Metrics
+from serving.models import Models, load_models
+from serving.providers import require_provider
+from serving.servicer import ClassifierServicer
+from serving.settings import ServerSettings
+
+SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+
+log = structlog.get_logger()
+
+
+class Server:
+    """One process that serves. Its four steps are called once each, in this order."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.grpc_port = 0
+        self.metrics_port = 0
+        self._asked_to_stop = threading.Event()
+
+    def start(self) -> None:
+        """Load and prove all models, open both ports, report SERVING.
+
+        Raises:
+            StartupError: Something is not as the settings ask; no port is left open.
+        """
+        started = time.perf_counter()
+        settings = self.settings
+        require_provider(settings.provider)
+        threads = settings.threads or available_cores()
+        self._inference_threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._metrics = Metrics()
+        self._models = load_models(settings, self._inference_threads, self._metrics)
+        self._health = health.HealthServicer()
+        self._grpc = self._build_grpc()
+        self._open_ports()
+        self._report_serving()
+        _log_models(self._models)
+        log.info(
+            "ready",
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            provider=settings.provider,
+            inference_threads=threads,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def serve(self) -> None:
+        """Wait until `request_stop` is called, from a signal handler or another thread."""
+        self._asked_to_stop.wait()
+
+    def request_stop(self) -> None:
+        """Let `serve` return."""
+        self._asked_to_stop.set()
+
+    def drain(self) -> None:
+        """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
+        log.info("draining", grace_seconds=self.settings.grace_seconds)
+        self._health.enter_graceful_shutdown()
+        self._grpc.stop(self.settings.grace_seconds).wait()
+
+    def stop(self) -> None:
+        """Release threads and ports."""
+        self._models.close()
+        self._inference_threads.shutdown()
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()
+        log.info("stopped")
+
+    def _build_grpc(self) -> grpc.Server:
+        settings = self.settings
+        server = grpc.server(
+            ThreadPoolExecutor(settings.max_concurrent_calls, thread_name_prefix="call"),
+            interceptors=[CallInterceptor(self._metrics)],
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+            options=[
+                ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
+                ("grpc.max_receive_message_length", settings.max_call_bytes),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        servicer = ClassifierServicer(self._models, settings)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if settings.reflection:
+            services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(services, server)
+        return server
+
+    def _open_ports(self) -> None:
+        host, port = self.settings.host, self.settings.metrics_port
+        try:
+            self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
+        except OSError as error:
+            raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
+        self.metrics_port = _port_of(self._metrics_server)
+        address = f"{host}:{self.settings.grpc_port}"
+        try:
+            self.grpc_port = self._grpc.add_insecure_port(address)
+        except RuntimeError as error:
+            self._metrics_server.shutdown()
+            self._metrics_server.server_close()
+            raise PortTaken(f"gRPC port {address} cannot be opened; is another server running?") from error
+        self._grpc.start()
+
+    def _report_serving(self) -> None:
+        for service in ("", SERVICE):  # the empty name stands for the server as a whole
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+
+def _log_models(models: Models) -> None:
+    for model in models:
+        manifest = model.manifest
+        log.info(
+            "model loaded",
+            name=manifest.name,
+            version=manifest.version,
+            members=len(manifest.members),
+            classes=len(manifest.class_labels),
+            test_accuracy=manifest.test.accuracy,
+        )
+
+
+def _port_of(server: WSGIServer) -> int:
+    return int(server.server_port)

@@ -1,0 +1,128 @@
+"""The server's settings: flags over environment variables over a TOML file over the defaults below."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnknownFlag
+
+from export.manifest import explain
+from serving.errors import SettingsError
+
+Provider = Literal["cpu", "cuda"]
+
+
+class ServerSettings(BaseSettings):
+    """Serve every bundle in a folder over gRPC, with metrics over HTTP.
+
+    Each option can also be set by an environment variable (CONSORT_GRPC_PORT for --grpc-port) or in a TOML file
+    named by --config (grpc_port = 8001). Flags win over the environment, the environment over the file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONSORT_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m serving",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
+    )
+
+    models: Path = Path("models")
+    """Folder of bundles, <name>/<version>/ each; all of them are served."""
+    default_model: str | None = None
+    """Model that answers calls that name none; by default such calls need that just one model is served."""
+    host: str = "0.0.0.0"  # noqa: S104 - a server in a container must be reachable from outside it
+    """Address to listen on."""
+    grpc_port: int = Field(8001, ge=0, le=65535)
+    """Port for gRPC; 0 takes a free one."""
+    metrics_port: int = Field(8002, ge=0, le=65535)
+    """Port for Prometheus metrics over HTTP, at /metrics; 0 takes a free one."""
+    provider: Provider = "cpu"
+    """onnxruntime execution provider; the server does not start if it is not active."""
+    threads: int | None = Field(None, ge=1)
+    """Inference threads; by default as many as the CPU quota and affinity allow."""
+    max_call_images: int = Field(256, ge=1)
+    """Most images in one call."""
+    max_call_bytes: int = Field(32 * 2**20, ge=2**10)
+    """Largest request, in bytes."""
+    max_image_pixels: int = Field(25_000_000, ge=1)
+    """Largest image file, in pixels once decoded."""
+    max_batch_images: int = Field(64, ge=1)
+    """Most images of waiting calls that run together; a larger call runs alone."""
+    max_queue_images: int = Field(2048, ge=1)
+    """Most images that may wait; calls beyond are refused at once."""
+    max_concurrent_calls: int = Field(128, ge=1)
+    """Most calls in progress; calls beyond are refused at once."""
+    grace_seconds: float = Field(20.0, ge=0)
+    """How long calls in progress may take to finish after SIGTERM."""
+    reflection: bool = True
+    """Whether clients may ask for the services' descriptions."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """auto writes text to a terminal and JSON elsewhere."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe event that is logged."""
+    config: Path | None = None
+    """TOML file of settings."""
+
+    @model_validator(mode="after")
+    def _a_call_fits_the_queue(self) -> Self:
+        if self.max_call_images > self.max_queue_images:
+            raise ValueError(
+                f"max_call_images {self.max_call_images} exceeds max_queue_images {self.max_queue_images}: "
+                "the largest calls could never be queued"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags come before all of these."""
+        return init_settings, env_settings, _ConfigFile(settings_cls)
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """The TOML file that a flag or the environment names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the file is read as a whole."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"config file {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"config file {path} is no TOML: {error}") from error
+
+
+def read_settings(arguments: list[str]) -> ServerSettings:
+    """Resolve the settings from flags, environment and file.
+
+    Raises:
+        SettingsError: A setting is unknown or has no usable value; the message names all of them.
+    """
+    try:
+        return ServerSettings(_cli_parse_args=arguments)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error
+    except UnknownFlag as error:
+        raise SettingsError(f"{error}; see python -m serving --help") from error

@@ -1,0 +1,76 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.client import Client
+from serving.server import Server
+from serving.settings import ServerSettings
+from tests.bundles import write_bundle
+from tests.digits import write_digits
+from training import mnist
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of whoever runs the tests decides nothing."""
+    for name in [name for name in os.environ if name.startswith("CONSORT_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A models folder with one bundle of two stub members that disagree."""
+    write_bundle(tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts servers on free ports; stops them after the test."""
+    servers: list[Server] = []
+
+    def start(models: Path, **settings: Any) -> Server:
+        server = Server(
+            ServerSettings(models=models, host="127.0.0.1", grpc_port=0, metrics_port=0, **settings)
+        )
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.drain()
+        server.stop()
+
+
+@pytest.fixture
+def client(models: Path, start_server: StartServer) -> Iterator[Client]:
+    """A client of a server of the stub bundle."""
+    with Client(f"127.0.0.1:{start_server(models).grpc_port}") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def drawn_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 5,500 training and 200 test digits drawn by the project, as MNIST's files."""
+    return write_digits(
+        tmp_path_factory.mktemp("drawn"), train=10 * (mnist.HELD_OUT_PER_CLASS + 50), test=200
+    )
+
+
+@pytest.fixture(scope="session")
+def real_mnist() -> Path:
+    """The folder of the real MNIST files, where there is one."""
+    folder = Path(os.environ.get("CONSORT_DATA", "data/mnist")).resolve()
+    if not all((folder / name).exists() for name in mnist.SHA256):
+        pytest.skip(f"MNIST is not in {folder}; name its folder with CONSORT_DATA")
+    return folder

@@ -1,0 +1,55 @@
+"""Imports go one way, as docs/architecture.md draws it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {"training", "export", "serving", "protos", "explorer", "benchmarks", "examples", "tests"}
+ALLOWED = {
+    "protos": set(),
+    "training": set(),
+    "export": {"training"},
+    "serving": {"protos", "export.manifest"},
+}
+
+
+def imports_of(file: Path) -> set[str]:
+    """Every module that a file imports, `from a.b import c` as both a.b and a.b.c."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_imports_only_what_the_design_allows(package: str) -> None:
+    for file in (ROOT / package).rglob("*.py"):
+        for name in imports_of(file):
+            top = name.split(".")[0]
+            if top in PACKAGES - {package}:
+                allowed = any(name == one or name.startswith(one + ".") for one in ALLOWED[package])
+                assert allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["serving.server", "serving.__main__", "serving.client.__main__"])
+def test_serving_loads_no_torch(module: str) -> None:
+    """In a fresh process, after importing everything that serves or calls."""
+    code = f"import sys, {module}; bad = {{'torch', 'onnx', 'training'}} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_client_loads_no_onnxruntime() -> None:
+    """A client needs gRPC and numpy alone."""
+    code = "import sys, serving.client; sys.exit('onnxruntime' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

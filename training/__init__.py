@@ -1,0 +1,1 @@
+"""Images in, checkpoints out: everything that decides how the members of an ensemble are trained."""

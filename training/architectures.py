@@ -1,0 +1,195 @@
+"""The networks, by name.
+
+The first five are the ladder of the 2017 fast.ai lesson on convolutional networks; `cnn_slim`, which the
+project serves by default, is the last of them with a smaller dense layer, so that six fit into 60 million
+multiply-adds and 8 MB. Every network takes pixels and normalizes them itself: a caller cannot do it wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import RecipeError
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """Mean and standard deviation of the training pixels, each channel alone, in 0..255."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> PixelStatistics:
+        """Measure uint8 (count, channels, height, width); a constant channel counts as std 1."""
+        values = pixels.double().transpose(0, 1).flatten(1)  # (channels, count * height * width)
+        std = values.std(dim=1)
+        std = torch.where(std > 0, std, torch.ones_like(std))
+        return cls(tuple(values.mean(dim=1).tolist()), tuple(std.tolist()))
+
+
+class Normalize(nn.Module):
+    """Pixels 0..255 in, values of mean 0 and standard deviation 1 out.
+
+    With `light_on_dark`, an image whose border is on average lighter than mid-grey is inverted first, so that
+    ink on paper is read like the light strokes on black that digits come as in MNIST.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, statistics: PixelStatistics, light_on_dark: bool) -> None:
+        super().__init__()
+        self.light_on_dark = light_on_dark
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 (count, channels, height, width) in 0..255 to the same shape, normalized."""
+        if self.light_on_dark:
+            pixels = torch.where(border_mean(pixels) > 127.5, 255 - pixels, pixels)
+        return (pixels - self.mean) / self.std
+
+
+def border_mean(pixels: Tensor) -> Tensor:
+    """Mean of the outermost rows and columns: (count, channels, height, width) to (count, 1, 1, 1)."""
+    height, width = pixels.shape[2:]
+    rows = pixels[:, :, :: height - 1, :].flatten(1)  # the first and the last
+    columns = pixels[:, :, 1:-1, :: width - 1].flatten(1)
+    return torch.cat([rows, columns], dim=1).mean(dim=1).view(-1, 1, 1, 1)
+
+
+class Network(nn.Module):
+    """A member: pixels in, logits out."""
+
+    def __init__(self, normalize: Normalize, body: nn.Module) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.body = body
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float32 (count, channels, height, width) in 0..255 to logits float32 (count, classes)."""
+        logits: Tensor = self.body(self.normalize(pixels))
+        return logits
+
+
+def linear(shape: Shape, classes: int) -> nn.Module:
+    """Softmax regression on the pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), classes))
+
+
+def dense(shape: Shape, classes: int) -> nn.Module:
+    """One hidden layer of 512 units; its activation is a softmax, as the lesson had it."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 512), nn.Softmax(dim=1), nn.Linear(512, classes))
+
+
+def cnn(shape: Shape, classes: int) -> nn.Module:
+    """The lesson's convolutional network: 32-32-pool-64-64-pool, dense 512."""
+    return _convolutional(shape, classes, units=512)
+
+
+def cnn_bn(shape: Shape, classes: int) -> nn.Module:
+    """`cnn` with batch normalization after each layer."""
+    return _convolutional(shape, classes, units=512, batchnorm=True)
+
+
+def cnn_bn_dropout(shape: Shape, classes: int) -> nn.Module:
+    """`cnn_bn` with dropout 0.5 before the last layer: the network that the lesson averages six of."""
+    return _convolutional(shape, classes, units=512, batchnorm=True, dropout=0.5)
+
+
+def cnn_slim(shape: Shape, classes: int) -> nn.Module:
+    """`cnn_bn_dropout` with 256 dense units and dropout 0.4: 44 % fewer parameters."""
+    return _convolutional(shape, classes, units=256, batchnorm=True, dropout=0.4)
+
+
+ARCHITECTURES: dict[str, Callable[[Shape, int], nn.Module]] = {
+    build.__name__: build for build in (linear, dense, cnn, cnn_bn, cnn_bn_dropout, cnn_slim)
+}
+
+
+def build_network(
+    architecture: str, shape: Shape, classes: int, statistics: PixelStatistics, light_on_dark: bool
+) -> Network:
+    """Build a freshly initialized network; the draws come from torch's global generator.
+
+    Args:
+        architecture: A name in `ARCHITECTURES`.
+        shape: Channels, height and width of the images.
+        classes: How many classes to tell apart.
+        statistics: Of the training pixels, built into the network.
+        light_on_dark: Whether images on a light ground are inverted first.
+
+    Raises:
+        RecipeError: No architecture has that name, or the images are too small for it.
+    """
+    if architecture not in ARCHITECTURES:
+        raise RecipeError(f"no architecture is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    body = ARCHITECTURES[architecture](shape, classes)
+    return Network(Normalize(statistics, light_on_dark), body)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable numbers in a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_multiply_adds(network: nn.Module, shape: Shape) -> int:
+    """Multiply-adds of the convolutions and dense layers for one image."""
+    total = 0
+
+    def add(layer: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        # every output value is a dot product with one filter
+        weight = layer.get_parameter("weight")
+        total += output[0].numel() * weight[0].numel()
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    was_training = network.training
+    with torch.inference_mode():
+        network.eval()(torch.zeros(1, *shape))
+    network.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def _convolutional(
+    shape: Shape, classes: int, units: int, batchnorm: bool = False, dropout: float = 0.0
+) -> nn.Module:
+    """Unpadded 3x3 convolutions 32-32-pool-64-64-pool, one dense layer, as in the lesson.
+
+    Batch normalization follows the activation, and after a pooling layer the pool, where the lesson has it.
+    """
+    channels, height, width = shape
+    if min(height, width) < 16:
+        raise RecipeError(f"images of {height}x{width} pixels are too small for this network: 16x16 is the least")
+    layers: list[nn.Module] = []
+    for inputs, outputs, pool in ((channels, 32, False), (32, 32, True), (32, 64, False), (64, 64, True)):
+        layers += [nn.Conv2d(inputs, outputs, kernel_size=3), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if pool else []
+        layers += [nn.BatchNorm2d(outputs)] if batchnorm else []
+    side = (_pooled_twice(height), _pooled_twice(width))
+    layers += [nn.Flatten(), nn.Linear(64 * side[0] * side[1], units), nn.ReLU()]
+    layers += [nn.BatchNorm1d(units)] if batchnorm else []
+    layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers, nn.Linear(units, classes))
+
+
+def _pooled_twice(side: int) -> int:
+    for _ in range(2):
+        side = (side - 4) // 2  # two unpadded 3x3 convolutions, then a pool of 2
+    return side
+
+
+def _size(shape: Shape) -> int:
+    channels, height, width = shape
+    return channels * height * width

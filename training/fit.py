@@ -1,0 +1,168 @@
+"""Train an ensemble: `python -m training.fit`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Literal, NoReturn
+
+import torch
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+
+from training import mnist
+from training.architectures import ARCHITECTURES
+from training.dataset import Dataset
+from training.errors import RunError, TrainingError
+from training.member import Plan, train_member
+from training.progress import RunProgress, summary_table
+from training.recipe import RECIPES, Recipe, find_recipe
+from training.run import Run, RunSettings, summarize, tool_versions
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class FitSettings(BaseSettings):
+    """Train the members of an ensemble, each from its own seed, and measure them and their average.
+
+    Every option can also be set by an environment variable: CONSORT_DATA for --data, and so on.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONSORT_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m training.fit",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+    )
+
+    recipe: str = Field("default", description=f"How to train each member: {', '.join(RECIPES)}.")
+    members: int = Field(6, ge=1, le=999)
+    """How many members to train."""
+    seed: int = Field(1, ge=1, le=1_000_000)
+    """Of the ensemble; member i of it draws from seed * 1000 + i."""
+    data: Path = Path("data/mnist")
+    """Folder of the four MNIST files; what is missing is downloaded into it."""
+    run: Path = Path("runs/mnist")
+    """New folder for checkpoints, metrics and summary."""
+    resume: Path | None = None
+    """Continue the run in this folder with the settings that it began with."""
+    architecture: str | None = Field(None, description=f"Instead of the recipe's: {', '.join(ARCHITECTURES)}.")
+    epochs: int | None = Field(None, ge=1)
+    """Passes over the training images, instead of the recipe's."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What to compute in while learning; auto takes bfloat16 where the processor has instructions for it."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads; by default as many as torch finds cores."""
+
+    def chosen_recipe(self) -> Recipe:
+        """The named recipe with what was given instead of its own.
+
+        Raises:
+            RecipeError: No recipe has that name.
+        """
+        changes = {"architecture": self.architecture, "epochs": self.epochs}
+        return find_recipe(self.recipe).model_copy(
+            update={name: value for name, value in changes.items() if value is not None}
+        )
+
+    def conflicts_with_resume(self) -> list[str]:
+        """Options that were given beside --resume although the run already fixes them."""
+        return [f"--{name}" for name in sorted(self.model_fields_set - {"resume", "data"})]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives the process's exit code."""
+    console = Console()
+    try:
+        settings = FitSettings(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+    except ValidationError as error:
+        for problem in error.errors():
+            flag = "--" + "-".join(str(part) for part in problem["loc"])
+            print(f"{flag}: {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
+        return EXIT_USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder = settings.resume or settings.run
+    try:
+        fit(settings, console)
+    except KeyboardInterrupt:
+        print(f"Interrupted. Continue with: python -m training.fit --resume {folder}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except TrainingError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def fit(settings: FitSettings, console: Console) -> None:
+    """Begin or continue a run and bring it to its summary.
+
+    Raises:
+        TrainingError: Whatever stops it, with what to do about it.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    dataset = mnist.load(settings.data)
+    run = _open_run(settings, dataset)
+    console.print(
+        f"{run.folder}: {len(run.settings.seeds)} members of recipe {run.settings.recipe.name!r} on "
+        f"{len(dataset.train):,} images, {run.settings.precision}, {run.settings.threads} threads",
+        soft_wrap=True,
+    )
+    with RunProgress(console, len(run.settings.seeds)) as progress:
+        for member, seed in enumerate(run.settings.seeds, start=1):
+            progress.begin_member(member)
+            plan = Plan(run.settings.recipe, seed, run.settings.dtype)
+            train_member(plan, dataset, run.member_folder(member), progress)
+    summary = summarize(run.load_members(), dataset)
+    run.write_summary(summary)
+    console.print(summary_table(summary))
+    console.print(f"Serve it with: python -m export {run.folder} --name mnist --models models", soft_wrap=True)
+
+
+def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """Settle `auto`: bfloat16 where the processor multiplies it natively, elsewhere float32."""
+    if asked != "auto":
+        return asked
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
+def _open_run(settings: FitSettings, dataset: Dataset) -> Run:
+    if settings.resume is None:
+        return Run.create(settings.run, _resolve(settings, dataset))
+    if conflicts := settings.conflicts_with_resume():
+        raise RunError(f"--resume takes its settings from {settings.resume}; leave out {', '.join(conflicts)}")
+    run = Run.open(settings.resume)
+    if run.settings.data_sha256 != dataset.digest():
+        raise RunError(f"the images in {settings.data} are not those that {settings.resume} began with")
+    torch.set_num_threads(run.settings.threads)
+    return run
+
+
+def _resolve(settings: FitSettings, dataset: Dataset) -> RunSettings:
+    return RunSettings(
+        recipe=settings.chosen_recipe(),
+        seeds=tuple(settings.seed * 1000 + member for member in range(1, settings.members + 1)),
+        precision=choose_precision(settings.precision),
+        threads=torch.get_num_threads(),
+        class_labels=dataset.class_labels,
+        image_shape=dataset.image_shape,
+        data="MNIST",
+        data_sha256=dataset.digest(),
+        tools=tool_versions(),
+    )
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Training one member: a loop over tensors that lie in memory, and its state between epochs on disk.
+
+The randomness of an epoch (order of the images, distortions, dropout) is drawn from the member's seed and the
+epoch's number alone. A member stopped after any epoch and resumed therefore ends with the same weights, bit for
+bit, as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from training.architectures import Network, PixelStatistics
+from training.augmentation import distort
+from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
+from training.dataset import Dataset, Images
+from training.errors import DivergenceError, RecipeError
+from training.evaluation import measure, predict
+from training.files import write_text_whole
+from training.recipe import Recipe
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+METRICS_FILE = "metrics.jsonl"
+STATE_FILE = "state.safetensors"
+MAX_EPOCHS = 100_000
+
+
+class EpochMetrics(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """What one epoch of one member came to; one line of `metrics.jsonl`."""
+
+    epoch: int
+    """Counted from 1."""
+    learning_rate: float
+    """At the epoch's last step."""
+    train_loss: float
+    """Mean cross-entropy over the epoch's distorted images while learning, in nats."""
+    train_accuracy: float
+    """Share of the same images that were classified right, likewise while learning."""
+    held_out_accuracy: float
+    """Of the averaged weights."""
+    held_out_nll: float
+    """Of the averaged weights, in nats."""
+    seconds: float
+    """Wall time."""
+
+
+class Observer(Protocol):
+    """Is told how a member's training goes."""
+
+    def step(self, done: int, total: int) -> None:
+        """`done` of `total` optimizer steps of the member are behind it."""
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is finished, and safe on disk."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides, beside the data, what a member becomes.
+
+    Attributes:
+        recipe: How to train.
+        seed: Of everything random.
+        precision: What convolutions and dense layers compute in while learning; weights stay float32.
+    """
+
+    recipe: Recipe
+    seed: int
+    precision: torch.dtype
+
+
+class Learner:
+    """A network while it learns: its weights, their moving average, the optimizer, the epochs done."""
+
+    def __init__(self, plan: Plan, dataset: Dataset) -> None:
+        self.plan = plan
+        recipe = plan.recipe
+        statistics = PixelStatistics.of(dataset.train.pixels)
+        self.header = CheckpointHeader(
+            architecture=recipe.architecture,
+            image_shape=dataset.image_shape,
+            classes=len(dataset.class_labels),
+            pixel_mean=statistics.mean,
+            pixel_std=statistics.std,
+            light_on_dark=recipe.light_on_dark,
+            seed=plan.seed,
+        )
+        torch.manual_seed(plan.seed)
+        network = self.header.build()
+        # Channels innermost is what bfloat16 convolutions are fastest on. torch's type stubs lack the argument.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.network, avg_fn=moving_average(recipe.average_decay), use_buffers=True)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.epochs_done = 0
+
+    @property
+    def averaged_network(self) -> Network:
+        """The network of the moving average: what becomes the member."""
+        return cast(Network, self.average.module)
+
+    def save(self, path: Path) -> None:
+        """Write all that the next epoch depends on."""
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+        save_tensors(path, tensors, {"epochs_done": str(self.epochs_done)})
+
+    def load(self, path: Path) -> None:
+        """Take up what `save` wrote.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        tensors, metadata = load_tensors(path)
+        self.network.load_state_dict(_below("network.", tensors))
+        self.average.load_state_dict(_below("average.", tensors))
+        optimizer = self.optimizer.state_dict()
+        for name, value in _below("optimizer.", tensors).items():
+            index, slot = name.split(".")
+            optimizer["state"].setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict(optimizer)
+        self.epochs_done = int(metadata["epochs_done"])
+
+
+def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential moving average that forgets its start: early on it spans a tenth of the steps so far.
+
+    Without that, a short training would average the random weights that it began with.
+    """
+
+    def blend(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        return current + (averaged - current) * kept
+
+    return blend
+
+
+def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer) -> None:
+    """Train a member from where `folder` has it (nowhere, some epoch, the end) to its checkpoint.
+
+    Args:
+        plan: What to train.
+        dataset: Its `train` part teaches, its `held_out` part is measured after each epoch.
+        folder: Of this member alone.
+        observer: Is told of steps and epochs.
+
+    Raises:
+        DivergenceError: The loss became infinite or no number.
+    """
+    if (folder / CHECKPOINT_FILE).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = Learner(plan, dataset)
+    if (folder / STATE_FILE).exists():
+        learner.load(folder / STATE_FILE)
+    metrics = read_metrics(folder)[: learner.epochs_done]
+    while learner.epochs_done < plan.recipe.epochs:
+        metrics.append(train_epoch(learner, dataset, observer))
+        # Metrics first: a crash in between leaves a line too many, which the slice above drops.
+        lines = "".join(line.model_dump_json() + "\n" for line in metrics)
+        write_text_whole(folder / METRICS_FILE, lines)
+        learner.save(folder / STATE_FILE)
+        observer.epoch(metrics[-1])
+    save_checkpoint(folder / CHECKPOINT_FILE, learner.averaged_network, learner.header)
+    (folder / STATE_FILE).unlink()
+
+
+def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> EpochMetrics:
+    """One pass over the training images and a look at the held-out ones."""
+    started = time.perf_counter()
+    recipe = learner.plan.recipe
+    steps = steps_an_epoch(dataset.train, recipe)
+    generator = _seed_epoch(learner)
+    order = torch.randperm(len(dataset.train), generator=generator)
+    loss_sum = right = 0.0
+    learner.network.train()
+    for step in range(steps):
+        done = learner.epochs_done * steps + step + 1
+        rate = recipe.learning_rate_at(done / (recipe.epochs * steps))
+        batch = dataset.train.select(order[step * recipe.batch_images :][: recipe.batch_images])
+        loss, batch_right = train_step(learner, batch, rate, generator)
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"the loss became {loss} in epoch {learner.epochs_done + 1}, step {step + 1}; "
+                f"a learning rate below {recipe.learning_rate} may help"
+            )
+        loss_sum += loss
+        right += batch_right
+        observer.step(done, recipe.epochs * steps)
+    learner.epochs_done += 1
+    held_out = measure(predict(learner.averaged_network, dataset.held_out), dataset.held_out.labels)
+    return EpochMetrics(
+        epoch=learner.epochs_done,
+        learning_rate=rate,
+        train_loss=loss_sum / steps,
+        train_accuracy=right / (steps * recipe.batch_images),
+        held_out_accuracy=held_out.accuracy,
+        held_out_nll=held_out.nll,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Generator) -> tuple[float, int]:
+    """One optimizer step; gives the batch's mean loss in nats and how many images were classified right."""
+    recipe, precision = learner.plan.recipe, learner.plan.precision
+    pixels = distort(batch.pixels.float(), recipe.affine, generator)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        logits = learner.network(pixels)
+    loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = rate
+    learner.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
+    learner.optimizer.step()
+    learner.average.update_parameters(learner.network)
+    return loss.item(), int((logits.argmax(dim=1) == batch.labels).sum())
+
+
+def steps_an_epoch(images: Images, recipe: Recipe) -> int:
+    """Whole batches in one pass over the images.
+
+    Raises:
+        RecipeError: Not even one batch fits.
+    """
+    if len(images) < recipe.batch_images:
+        raise RecipeError(f"{len(images)} training images do not fill one batch of {recipe.batch_images}")
+    return len(images) // recipe.batch_images
+
+
+def read_metrics(folder: Path) -> list[EpochMetrics]:
+    """The epochs on record in a member's folder."""
+    path = folder / METRICS_FILE
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [EpochMetrics.model_validate_json(line) for line in lines]
+
+
+def _seed_epoch(learner: Learner) -> torch.Generator:
+    seed = learner.plan.seed * MAX_EPOCHS + learner.epochs_done
+    torch.manual_seed(seed)  # dropout draws from the global generator
+    return torch.Generator().manual_seed(seed)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
