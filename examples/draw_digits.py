@@ -88,11 +88,26 @@ def _spline(knots: Sequence[float], t: float) -> float:
     )
 
 
+EXAMPLES = {
+    f"{digit}-{name}.png": (digit, *pen)
+    for digit in STROKES
+    for name, pen in {
+        "dark-on-light": (160, 0.075, 30, 245),
+        "light-on-dark": (112, 0.10, 240, 0),
+    }.items()
+}
+"""By file name: digit, side in pixels, width of the pen, ink and ground."""
+
+
+def draw_example(name: str) -> Image.Image:
+    """One of the example images."""
+    return draw(*EXAMPLES[name])
+
+
 def main() -> None:
     """Draw every digit dark on light and light on dark."""
-    for digit in STROKES:
-        draw(digit, 160, 0.075, ink=30, ground=245).save(FOLDER / f"{digit}-dark-on-light.png", optimize=True)
-        draw(digit, 112, 0.10, ink=240, ground=0).save(FOLDER / f"{digit}-light-on-dark.png", optimize=True)
+    for name in EXAMPLES:
+        draw_example(name).save(FOLDER / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class Manifest(Part):
     class_labels: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(min_length=2)
     """In the order of all probabilities."""
     input: Input
-    """What every member takes."""
+    """The images that all members take."""
     members: tuple[Member, ...] = Field(min_length=1)
     """The networks that are averaged."""
     averaging: Averaging

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from concurrent.futures import Executor
 from pathlib import Path
@@ -17,7 +18,6 @@ from export.manifest import (
     ManifestError,
     Member,
     read_manifest,
-    sha256_of,
 )
 from serving.errors import BundleRefused
 from serving.metrics import Metrics
@@ -38,12 +38,10 @@ class Ensemble:
             BundleRefused: A proof fails: schema, checksums, signature or self-check.
             ProviderInactive: The provider does not run the members.
         """
-        self.manifest = _read_and_check_files(folder)
+        self.manifest = _read_manifest(folder)
         self.provider = provider
         self._threads = threads
-        self._sessions = [open_session(folder / member.file, provider) for member in self.manifest.members]
-        for member, session in zip(self.manifest.members, self._sessions, strict=True):
-            _check_signature(member, session, self.manifest)
+        self._sessions = [self._open(folder, member) for member in self.manifest.members]
         self.metrics = metrics.of_model(self.manifest, provider)
         self._replay_self_check()
 
@@ -58,6 +56,12 @@ class Ensemble:
         """
         tasks = [self._threads.submit(self._run_member, member, pixels) for member in range(len(self._sessions))]
         return np.stack([task.result() for task in tasks])
+
+    def _open(self, folder: Path, member: Member) -> onnxruntime.InferenceSession:
+        graph = _read_member(folder, member, self.manifest)
+        session = open_session(graph, f"{_name(self.manifest)}: {member.file}", self.provider)
+        _check_signature(member, session, self.manifest)
+        return session
 
     def _run_member(self, member: int, pixels: Pixels) -> Floats:
         started = time.perf_counter()
@@ -78,21 +82,25 @@ class Ensemble:
                 )
 
 
-def _read_and_check_files(folder: Path) -> Manifest:
+def _read_manifest(folder: Path) -> Manifest:
     try:
-        manifest = read_manifest(folder)
+        return read_manifest(folder)
     except ManifestError as error:
         raise BundleRefused(str(error)) from error
-    for member in manifest.members:
-        path = folder / member.file
-        if not path.is_file() or path.is_symlink():
-            raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
-        if (found := sha256_of(path)) != member.sha256:
-            raise BundleRefused(
-                f"{_name(manifest)}: {member.file} has sha256 {found[:12]}..., the manifest says "
-                f"{member.sha256[:12]}...; the file is damaged or was exchanged"
-            )
-    return manifest
+
+
+def _read_member(folder: Path, member: Member, manifest: Manifest) -> bytes:
+    """The very bytes that are checked are the ones that are loaded."""
+    path = folder / member.file
+    if not path.is_file() or path.is_symlink():
+        raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
+    graph = path.read_bytes()
+    if (found := hashlib.sha256(graph).hexdigest()) != member.sha256:
+        raise BundleRefused(
+            f"{_name(manifest)}: {member.file} has sha256 {found[:12]}..., the manifest says "
+            f"{member.sha256[:12]}...; the file is damaged or was exchanged"
+        )
+    return graph
 
 
 def _check_signature(member: Member, session: onnxruntime.InferenceSession, manifest: Manifest) -> None:

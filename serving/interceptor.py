@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -33,6 +35,13 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._calls = 0
+        self._changed = threading.Condition()
+
+    def wait_until_idle(self, timeout_seconds: float) -> bool:
+        """Wait until no unary call is in progress; False if some still are after the timeout."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._calls == 0, timeout_seconds)
 
     def intercept_service(
         self,
@@ -55,7 +64,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             started = time.perf_counter()
             code = grpc.StatusCode.INTERNAL
             try:
-                with self._metrics.in_flight.labels(method).track_inprogress():
+                with self._in_progress(method):
                     response = behavior(request, context)
                 code = grpc.StatusCode.OK
                 return response
@@ -73,6 +82,18 @@ class CallInterceptor(grpc.ServerInterceptor):
                 self._metrics.call_seconds.labels(method, code.name).observe(seconds)
 
         return answer
+
+    @contextmanager
+    def _in_progress(self, method: str) -> Iterator[None]:
+        with self._changed:
+            self._calls += 1
+        try:
+            with self._metrics.in_flight.labels(method).track_inprogress():
+                yield
+        finally:
+            with self._changed:
+                self._calls -= 1
+                self._changed.notify_all()
 
 
 def status_code(error: type[RequestError]) -> grpc.StatusCode:

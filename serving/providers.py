@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import onnxruntime
 
@@ -28,8 +28,13 @@ def require_provider(provider: Provider) -> None:
         )
 
 
-def open_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSession:
-    """Load one member's graph on a provider, to be run by one thread at a time.
+def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.InferenceSession:
+    """Load one member's graph on a provider, for runs that use one thread each.
+
+    Args:
+        graph: Content of an ONNX file with its weights inside; no other file is read.
+        name: What to call it in errors.
+        provider: Where to run it.
 
     Raises:
         BundleRefused: onnxruntime cannot load the graph.
@@ -40,15 +45,17 @@ def open_session(graph: Path, provider: Provider) -> onnxruntime.InferenceSessio
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; the fall-back that its warnings tell of is refused below
-    name = PROVIDER_NAMES[provider]
+    # Weights in other files escape the checksums: look for them where nothing can be.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    wanted = PROVIDER_NAMES[provider]
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[name])
+        session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
     except Exception as error:
-        raise BundleRefused(f"{graph.name} cannot be loaded: {error}") from error
+        raise BundleRefused(f"{name} cannot be loaded: {error}") from error
     session.disable_fallback()
-    if session.get_providers()[0] != name:
+    if session.get_providers()[0] != wanted:
         raise ProviderInactive(
-            f"provider {provider!r} was asked for, but onnxruntime runs {graph.name} on "
+            f"provider {provider!r} was asked for, but onnxruntime runs {name} on "
             f"{session.get_providers()[0]}; its log names the reason"
         )
     return session

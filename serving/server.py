@@ -25,6 +25,9 @@ from serving.settings import ServerSettings
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
+FLUSH_SECONDS = 0.5
+"""Time for answers that are ready to leave through the network."""
+
 log = structlog.get_logger()
 
 
@@ -51,6 +54,7 @@ class Server:
         self._metrics = Metrics()
         self._models = load_models(settings, self._inference_threads, self._metrics)
         self._health = health.HealthServicer()
+        self._interceptor = CallInterceptor(self._metrics)
         self._grpc = self._build_grpc()
         self._open_ports()
         self._report_serving()
@@ -76,7 +80,10 @@ class Server:
         """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
         log.info("draining", grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(self.settings.grace_seconds).wait()
+        self._grpc.stop(self.settings.grace_seconds)
+        idle = self._interceptor.wait_until_idle(self.settings.grace_seconds)
+        # Streams that watch the health never end by themselves; only calls are worth waiting for.
+        self._grpc.stop(FLUSH_SECONDS if idle else 0).wait()
 
     def stop(self) -> None:
         """Release threads and ports."""
@@ -90,7 +97,7 @@ class Server:
         settings = self.settings
         server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(self._metrics)],
+            interceptors=[self._interceptor],
             maximum_concurrent_rpcs=settings.max_concurrent_calls,
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls

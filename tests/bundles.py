@@ -38,8 +38,8 @@ class StubMember:
         return answer
 
 
-TWO_MEMBERS = (StubMember((0.7, 0.2, 0.1)), StubMember((0.1, 0.6, 0.3)))
-"""Their average is (0.4, 0.4, 0.2) up to rounding; the members disagree."""
+TWO_MEMBERS = (StubMember((0.7, 0.2, 0.1)), StubMember((0.1, 0.5, 0.4)))
+"""Their average is (0.4, 0.35, 0.25); the members disagree."""
 
 
 def write_bundle(

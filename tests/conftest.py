@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +34,36 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
+@contextmanager
+def run_server(models: Path, **settings: Any) -> Iterator[Server]:
+    """A server of a models folder on free ports."""
+    server = Server(ServerSettings(models=models, host="127.0.0.1", grpc_port=0, metrics_port=0, **settings))
+    server.start()
+    yield server
+    server.drain()
+    server.stop()
+
+
 @pytest.fixture
 def start_server() -> Iterator[StartServer]:
     """Starts servers on free ports; stops them after the test."""
-    servers: list[Server] = []
-
-    def start(models: Path, **settings: Any) -> Server:
-        server = Server(
-            ServerSettings(models=models, host="127.0.0.1", grpc_port=0, metrics_port=0, **settings)
-        )
-        server.start()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.drain()
-        server.stop()
+    with ExitStack() as servers:
+        yield lambda models, **settings: servers.enter_context(run_server(models, **settings))
 
 
-@pytest.fixture
-def client(models: Path, start_server: StartServer) -> Iterator[Client]:
-    """A client of a server of the stub bundle."""
-    with Client(f"127.0.0.1:{start_server(models).grpc_port}") as client:
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a server of the stub bundle; tests that ask for it leave both as they were."""
+    folder = tmp_path_factory.mktemp("models")
+    write_bundle(folder)
+    with run_server(folder) as server, Client(f"127.0.0.1:{server.grpc_port}") as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def drawn_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 5,500 training and 200 test digits drawn by the project, as MNIST's files."""
-    return write_digits(
-        tmp_path_factory.mktemp("drawn"), train=10 * (mnist.HELD_OUT_PER_CLASS + 50), test=200
-    )
+    """A folder of 640 training and 200 test digits drawn by the project, as MNIST's files."""
+    return write_digits(tmp_path_factory.mktemp("drawn"), train=640, test=200)
 
 
 @pytest.fixture(scope="session")

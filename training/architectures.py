@@ -35,27 +35,39 @@ class PixelStatistics:
         return cls(tuple(values.mean(dim=1).tolist()), tuple(std.tolist()))
 
 
+FAINTEST_STROKE = 32.0
+"""Strokes that differ less than this from their ground, in 0..255, are not brought to full contrast."""
+
+
 class Normalize(nn.Module):
     """Pixels 0..255 in, values of mean 0 and standard deviation 1 out.
 
-    With `light_on_dark`, an image whose border is on average lighter than mid-grey is inverted first, so that
-    ink on paper is read like the light strokes on black that digits come as in MNIST.
+    With `strokes`, pictures are taken for strokes on a plain ground: the ground, which is what the border shows,
+    becomes black and the strongest stroke white, whichever of them was lighter. Ink on grey paper is then read
+    like the digits of MNIST, which this leaves as they are.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, statistics: PixelStatistics, light_on_dark: bool) -> None:
+    def __init__(self, statistics: PixelStatistics, strokes: bool) -> None:
         super().__init__()
-        self.light_on_dark = light_on_dark
+        self.strokes = strokes
         self.register_buffer("mean", torch.tensor(statistics.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(statistics.std).view(1, -1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """float32 (count, channels, height, width) in 0..255 to the same shape, normalized."""
-        if self.light_on_dark:
-            pixels = torch.where(border_mean(pixels) > 127.5, 255 - pixels, pixels)
+        if self.strokes:
+            pixels = lift_strokes(pixels)
         return (pixels - self.mean) / self.std
+
+
+def lift_strokes(pixels: Tensor) -> Tensor:
+    """Bring each picture's ground to 0 and its strongest stroke to 255: float32 (n, c, h, w) to the same."""
+    ground = border_mean(pixels)
+    ink = torch.where(ground > 127.5, ground - pixels, pixels - ground).clamp_min(0)
+    return ink * (255 / ink.amax(dim=(1, 2, 3), keepdim=True).clamp_min(FAINTEST_STROKE))
 
 
 def border_mean(pixels: Tensor) -> Tensor:
@@ -116,7 +128,7 @@ ARCHITECTURES: dict[str, Callable[[Shape, int], nn.Module]] = {
 
 
 def build_network(
-    architecture: str, shape: Shape, classes: int, statistics: PixelStatistics, light_on_dark: bool
+    architecture: str, shape: Shape, classes: int, statistics: PixelStatistics, strokes: bool
 ) -> Network:
     """Build a freshly initialized network; the draws come from torch's global generator.
 
@@ -125,7 +137,7 @@ def build_network(
         shape: Channels, height and width of the images.
         classes: How many classes to tell apart.
         statistics: Of the training pixels, built into the network.
-        light_on_dark: Whether images on a light ground are inverted first.
+        strokes: Whether images are strokes on a plain ground; see `Normalize`.
 
     Raises:
         RecipeError: No architecture has that name, or the images are too small for it.
@@ -133,7 +145,7 @@ def build_network(
     if architecture not in ARCHITECTURES:
         raise RecipeError(f"no architecture is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
     body = ARCHITECTURES[architecture](shape, classes)
-    return Network(Normalize(statistics, light_on_dark), body)
+    return Network(Normalize(statistics, strokes), body)
 
 
 def count_parameters(network: nn.Module) -> int:

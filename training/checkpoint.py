@@ -32,15 +32,15 @@ class CheckpointHeader(BaseModel, frozen=True, extra="forbid", use_attribute_doc
     """Of the training pixels, one a channel, 0..255."""
     pixel_std: tuple[float, ...]
     """Of the training pixels, one a channel, 0..255."""
-    light_on_dark: bool
-    """Whether images on a light ground are inverted first."""
+    strokes: bool
+    """Whether images are strokes on a plain ground; see `training.architectures.Normalize`."""
     seed: int
     """What the member's initialization, order of images, distortions and dropout were drawn from."""
 
     def build(self) -> Network:
         """An untrained network of this description."""
         statistics = PixelStatistics(self.pixel_mean, self.pixel_std)
-        return build_network(self.architecture, self.image_shape, self.classes, statistics, self.light_on_dark)
+        return build_network(self.architecture, self.image_shape, self.classes, statistics, self.strokes)
 
 
 def save_checkpoint(path: Path, network: Network, header: CheckpointHeader) -> None:

@@ -71,27 +71,25 @@ class Dataset:
         return sha256.hexdigest()
 
 
-def split_held_out(images: Images, held_out_per_class: int) -> tuple[Images, Images]:
-    """Set aside the same number of images of every class, the same ones each time.
+def split_held_out(images: Images, most_per_class: int) -> tuple[Images, Images]:
+    """Set aside a tenth of every class, at most `most_per_class` images of it, the same ones each time.
 
     Args:
         images: The whole training set.
-        held_out_per_class: How many images of each class to keep back.
+        most_per_class: How many images of a large class to keep back.
 
     Returns:
         The part to train on and the held-out part, both in the order of `images`.
 
     Raises:
-        DataError: A class has no image left to train on.
+        DataError: A class has fewer than ten images.
     """
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     held_out = torch.zeros(len(images), dtype=torch.bool)
     for label in sorted(set(images.labels.tolist())):
         members = (images.labels == label).nonzero().squeeze(1)
-        if len(members) <= held_out_per_class:
-            raise DataError(
-                f"class {label} has {len(members)} training images; "
-                f"at least {held_out_per_class + 1} are needed to hold out {held_out_per_class}"
-            )
-        held_out[members[torch.randperm(len(members), generator=generator)[:held_out_per_class]]] = True
+        if len(members) < 10:
+            raise DataError(f"class {label} has {len(members)} training images; at least 10 are needed")
+        kept_back = min(most_per_class, len(members) // 10)
+        held_out[members[torch.randperm(len(members), generator=generator)[:kept_back]]] = True
     return images.select((~held_out).nonzero().squeeze(1)), images.select(held_out.nonzero().squeeze(1))

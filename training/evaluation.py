@@ -65,8 +65,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     share, z2 = successes / trials, Z_95**2
     centre = share + z2 / (2 * trials)
     margin = Z_95 * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    low, high = ((centre - margin) / (1 + z2 / trials), (centre + margin) / (1 + z2 / trials))
-    return max(low, 0.0), min(high, 1.0)
+    low, high = (centre - margin) / (1 + z2 / trials), (centre + margin) / (1 + z2 / trials)
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # rounding must not exclude 0 or 1
 
 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:

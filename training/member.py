@@ -92,7 +92,7 @@ class Learner:
             classes=len(dataset.class_labels),
             pixel_mean=statistics.mean,
             pixel_std=statistics.std,
-            light_on_dark=recipe.light_on_dark,
+            strokes=recipe.strokes,
             seed=plan.seed,
         )
         torch.manual_seed(plan.seed)

@@ -35,7 +35,7 @@ SHA256 = {
     "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 CLASS_LABELS = tuple("0123456789")
-HELD_OUT_PER_CLASS = 500
+MOST_HELD_OUT_PER_CLASS = 500
 IDX_UINT8 = 0x08
 
 
@@ -54,7 +54,7 @@ def load(folder: Path) -> Dataset:
     for name in SHA256:
         if not (folder / name).exists():
             download(name, folder)
-    train, held_out = split_held_out(_read_part(folder, "train"), HELD_OUT_PER_CLASS)
+    train, held_out = split_held_out(_read_part(folder, "train"), MOST_HELD_OUT_PER_CLASS)
     return Dataset(train, held_out, _read_part(folder, "t10k"), CLASS_LABELS)
 
 

@@ -36,8 +36,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Decay a step of the moving average of the weights that becomes the member; 0 keeps the last weights."""
     affine: Affine = Affine()
     """Random distortion of the training images."""
-    light_on_dark: bool = True
-    """Invert images on a light ground before anything else; right for strokes, wrong for photographs."""
+    strokes: bool = True
+    """Bring the ground of each image to black and its strokes to white first; right for digits, wrong for
+    photographs."""
 
     def learning_rate_at(self, progress: float) -> float:
         """Learning rate when `progress` (0..1) of all steps are done.

@@ -1,0 +1,1 @@
+"""Every figure that the documents quote, re-measurable by one command each."""

@@ -1,0 +1,151 @@
+"""What docker-compose.yml promises, with real containers: up, healthy, answering, watched, drained, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.client import Client
+from tests.digits import write_digits
+
+ROOT = Path(__file__).parents[2]
+DIGITS = sorted((ROOT / "examples/digits").glob("*.png"))
+WITH_DOCKER = os.environ.get("CONSORT_TEST_DOCKER") == "1"
+"""Set where an engine must be there, so that its absence is a failure and not a skip."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@dataclass
+class Compose:
+    """The project's services under a name and ports of their own."""
+
+    grpc_port: int = field(default_factory=free_port)
+    prometheus_port: int = field(default_factory=free_port)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "CONSORT_GRPC_PORT": str(self.grpc_port),
+            "CONSORT_METRICS_PORT": str(free_port()),
+            "CONSORT_PROMETHEUS_PORT": str(self.prometheus_port),
+            **self.environment,
+        }
+        result = subprocess.run(
+            ["docker", "compose", "--project-name", "consort-test", *arguments],  # noqa: S607 - from PATH
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What Prometheus answers, once it answers anything."""
+        url = f"http://127.0.0.1:{self.prometheus_port}/api/v1/query?" + urllib.parse.urlencode(
+            {"query": expression}
+        )
+        for _ in range(60):
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                found: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+            if found:
+                return found
+            time.sleep(0.5)
+        raise AssertionError(f"Prometheus answers nothing to {expression}")
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    answers = shutil.which("docker") and not subprocess.call(
+        ["docker", "info"],  # noqa: S607 - from PATH
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if not answers and not WITH_DOCKER:
+        pytest.skip("no Docker engine answers")
+
+
+@pytest.fixture(scope="module")
+def compose(engine: None) -> Iterator[Compose]:
+    """The services that `docker compose up` starts, built from this checkout, running and healthy."""
+    compose = Compose()
+    try:
+        compose("up", "--build", "--detach", "--wait")
+        yield compose
+    finally:
+        compose("--profile", "train", "down", "--volumes", "--timeout", "30")
+
+
+def test_the_example_images_are_answered_from_the_host(compose: Compose) -> None:
+    with Client(f"127.0.0.1:{compose.grpc_port}") as client:
+        found = client.classify(DIGITS, model="mnist").classifications
+    assert [one.label for one in found] == [file.name[0] for file in DIGITS]
+
+
+def test_prometheus_answers_queries_over_the_histograms(compose: Compose) -> None:
+    with Client(f"127.0.0.1:{compose.grpc_port}") as client:
+        client.classify(DIGITS, model="mnist")
+    (median,) = compose.query(
+        'histogram_quantile(0.5, sum by (le) (consort_stage_seconds_bucket{stage="total"})) > 0'
+    )
+    assert 0 < float(median["value"][1]) < 10
+    members = compose.query('consort_member_inference_seconds_count{model="mnist"} > 0')
+    assert {series["metric"]["member"] for series in members} == set("123456")
+
+
+def test_the_server_is_confined(compose: Compose) -> None:
+    """Not root, nothing to write to, no torch."""
+    code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"
+    assert compose("exec", "server", "python", "-c", code).stdout == "65532 None\n"
+    for folder in ("/", "/models", "/opt/consort"):
+        assert compose("exec", "server", "touch", f"{folder}/x", check=False).returncode == 1
+    status = compose("exec", "server", "grep", "-E", "^(CapEff|NoNewPrivs)", "/proc/self/status").stdout
+    assert status.split() == ["CapEff:", "0000000000000000", "NoNewPrivs:", "1"]
+
+
+def test_stopping_drains(compose: Compose) -> None:
+    compose("stop", "server")
+    (state,) = [json.loads(line) for line in compose("ps", "--all", "--format", "json", "server").stdout.splitlines()]
+    assert (state["State"], state["ExitCode"]) == ("exited", 0)
+    events = [json.loads(line)["event"] for line in compose("logs", "--no-log-prefix", "server").stdout.splitlines()]
+    assert events[-2:] == ["draining", "stopped"]
+
+
+def test_training_and_export_in_a_container(compose: Compose) -> None:
+    """On drawn digits; the run stays in its volume, the bundle lands in the host's folder."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # noqa: S108 - readable for the container's user
+        Path(folder).chmod(0o755)
+        data = write_digits(Path(folder) / "data", train=640, test=100)
+        models = Path(folder) / "models"
+        models.mkdir(mode=0o777)
+        models.chmod(0o777)
+        compose.environment = {"CONSORT_DATA": str(data)}
+        fast = ["--architecture", "linear", "--members", "2", "--epochs", "1"]
+        compose("--profile", "train", "build", "train")
+        compose("run", "--rm", "train", "training.fit", "--data", "/data", "--run", "/runs/tiny", *fast)
+        export = ["export", "/runs/tiny", "--name", "tiny", "--models", "/models"]
+        compose("run", "--rm", "--volume", f"{models}:/models", "train", *export)
+        assert {file.name for file in (models / "tiny/1").iterdir()} == {
+            "manifest.json",
+            "member-1.onnx",
+            "member-2.onnx",
+        }

@@ -1,0 +1,171 @@
+"""A bundle is written whole and proved, or not at all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from export import bundle, proof
+from export.__main__ import main
+from export.bundle import export_bundle, next_version
+from export.errors import ExportError, GraphError, ProofError
+from export.graph import ServedNetwork, write_graph
+from export.manifest import read_manifest
+from export.proof import BATCH_SIZES, make_inputs, prove_parity, run_graph, run_torch
+from training.architectures import ARCHITECTURES, PixelStatistics, build_network
+from training.errors import RunError
+from training.fit import main as fit
+from training.run import SUMMARY_FILE, Run
+
+SHAPE = (1, 28, 28)
+
+
+def served(architecture: str = "cnn_slim", shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> ServedNetwork:
+    """An untrained network whose batch normalization has statistics that matter."""
+    torch.manual_seed(seed)
+    statistics = PixelStatistics((33.0,) * shape[0], (78.0,) * shape[0])
+    network = build_network(architecture, shape, 10, statistics, strokes=shape[0] == 1)
+    network.train()(torch.rand(16, *shape) * 255)
+    return ServedNetwork(network).eval()
+
+
+@pytest.fixture(scope="module")
+def run(drawn_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of two small members."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--data", str(drawn_digits), "--run", str(folder), "--architecture", "linear"]
+    assert fit([*arguments, "--epochs", "1", "--members", "2"]) == 0
+    return Run.open(folder)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_computes_the_same_in_onnxruntime(architecture: str, tmp_path: Path) -> None:
+    network = served(architecture)
+    write_graph(network, SHAPE, tmp_path / "member.onnx")
+    parity = prove_parity([network], [tmp_path / "member.onnx"], SHAPE)
+    assert parity.largest_difference <= 1e-5
+    assert parity.batch_sizes == BATCH_SIZES == (1, 2, 7, 256)
+
+
+def test_colour_images_of_another_size(tmp_path: Path) -> None:
+    network = served(shape=(3, 32, 24))
+    write_graph(network, (3, 32, 24), tmp_path / "member.onnx")
+    pixels = make_inputs(3, (3, 32, 24))
+    assert np.allclose(run_graph(tmp_path / "member.onnx", pixels), run_torch(network, pixels), atol=1e-5)
+
+
+def test_the_graph_is_one_file_with_a_dynamic_batch_and_no_trace_of_its_origin(tmp_path: Path) -> None:
+    write_graph(served(), SHAPE, tmp_path / "member.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["member.onnx"]
+    content = (tmp_path / "member.onnx").read_bytes()
+    assert str(Path(bundle.__file__).parents[1]).encode() not in content
+    assert b"stack_trace" not in content
+    session = onnxruntime.InferenceSession(tmp_path / "member.onnx")
+    (pixels,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (pixels.name, pixels.type, pixels.shape) == ("pixels", "tensor(uint8)", ["batch", 1, 28, 28])
+    assert (probabilities.name, probabilities.type) == ("probabilities", "tensor(float)")
+
+
+def test_outputs_are_probabilities(tmp_path: Path) -> None:
+    write_graph(served(), SHAPE, tmp_path / "member.onnx")
+    outputs = run_graph(tmp_path / "member.onnx", make_inputs(16, SHAPE))
+    assert np.allclose(outputs.sum(axis=1), 1, atol=1e-5)
+    assert outputs.min() >= 0
+
+
+def test_a_graph_of_other_weights_fails_the_proof(tmp_path: Path) -> None:
+    write_graph(served(seed=1), SHAPE, tmp_path / "member.onnx")
+    with pytest.raises(ProofError, match=r"member.onnx: onnxruntime differs from torch by \d"):
+        prove_parity([served(seed=2)], [tmp_path / "member.onnx"], SHAPE)
+
+
+def test_a_graph_that_the_checker_refuses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise onnx.checker.ValidationError("bad node")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    with pytest.raises(GraphError, match=r"member.onnx cannot be written: bad node"):
+        write_graph(served("linear"), SHAPE, tmp_path / "member.onnx")
+
+
+def test_inputs_of_the_proof_are_varied_and_the_same_each_time() -> None:
+    first, second = make_inputs(64, SHAPE), make_inputs(64, SHAPE)
+    assert np.array_equal(first, second)
+    assert first.dtype == np.uint8
+    assert len(np.unique(first.reshape(64, -1), axis=0)) == 64
+    assert first.min() < 10
+    assert first.max() > 245
+
+
+def test_a_bundle_says_all_that_the_run_knows(run: Run, tmp_path: Path) -> None:
+    folder = export_bundle(run, "digits", tmp_path / "models")
+    assert folder == tmp_path / "models" / "digits" / "1"
+    manifest = read_manifest(folder)
+    summary = run.read_summary()
+    assert [member.seed for member in manifest.members] == [1001, 1002]
+    assert [member.multiply_adds for member in manifest.members] == [7840, 7840]
+    assert manifest.test.accuracy == summary.ensemble.test.accuracy
+    assert manifest.held_out.nll == summary.ensemble.held_out.nll
+    assert manifest.averaging.temperature == summary.ensemble.temperature
+    assert manifest.recipe["architecture"] == "linear"
+    assert set(manifest.tools) == {"python", "torch", "onnx", "onnxruntime"}
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"manifest.json", "member-1.onnx", "member-2.onnx"}
+
+
+def test_each_export_is_the_next_version(run: Run, tmp_path: Path) -> None:
+    assert [export_bundle(run, "digits", tmp_path).name for _ in range(2)] == ["1", "2"]
+    (tmp_path / "digits" / "41").mkdir()
+    (tmp_path / "digits" / "notes").mkdir()
+    assert next_version(tmp_path / "digits") == 42
+
+
+@pytest.mark.parametrize("limit", [0.0, float("nan")])
+def test_nothing_is_written_if_a_proof_fails(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
+) -> None:
+    monkeypatch.setattr(proof, "LIMIT", limit)
+    with pytest.raises(ExportError):
+        export_bundle(run, "digits", tmp_path / "models")
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_run_without_summary_is_not_exported(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text((run.folder / "settings.json").read_text())
+    with pytest.raises(RunError, match=f"has no summary.*--resume {re.escape(str(tmp_path))}"):
+        export_bundle(Run.open(tmp_path), "digits", tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_command_prints_what_it_proved(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run.folder), "--name", "digits", "--models", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"digits/1: 2 members, 0\.\d MB, onnxruntime within \d.\de-\d+ of torch", printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "--name", "digits"], 1, "RunError: nowhere holds no run"),
+        (["nowhere", "--name", "Digits!"], 2, "name: String should match pattern"),
+    ],
+)
+def test_the_command_explains_what_is_wrong(
+    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_member_is_not_exported(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("settings.json", SUMMARY_FILE):
+        (tmp_path / name).write_text((run.folder / name).read_text())
+    assert main([str(tmp_path), "--name", "digits", "--models", str(tmp_path / "models")]) == 1
+    assert "CheckpointError" in capsys.readouterr().err
+    assert not (tmp_path / "models").exists()

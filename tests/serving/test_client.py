@@ -1,0 +1,79 @@
+"""The client, as a class and as a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.client import CallError, Client
+from serving.client.__main__ import main
+from tests.serving.test_images import encode, gradient
+
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    (tmp_path / "three.png").write_bytes(encode(gradient(20)))
+    return tmp_path / "three.png"
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with Client(NOBODY, timeout_seconds=2) as client, pytest.raises(CallError) as error:
+        client.list_models()
+    assert error.value.code == grpc.StatusCode.UNAVAILABLE
+    assert NOBODY in error.value.message
+
+
+def test_waiting_for_a_server_ends() -> None:
+    with Client(NOBODY) as client, pytest.raises(CallError, match=f"no server at {NOBODY} within 0.2 s"):
+        client.wait_until_ready(0.2)
+
+
+def test_a_deadline_that_cannot_be_kept(client: Client) -> None:
+    with pytest.raises(CallError) as error:
+        client.classify(np.zeros((1, 1, 4, 4), np.uint8), timeout_seconds=1e-9)
+    assert error.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.bool_])
+def test_arrays_of_other_types_are_refused_before_anything_is_sent(client: Client, dtype: type) -> None:
+    with pytest.raises(TypeError, match="expected uint8 or float32"):
+        client.classify(np.zeros((1, 1, 4, 4), dtype))
+
+
+def test_arrays_need_not_be_contiguous(client: Client) -> None:
+    pixels = np.zeros((4, 4, 1, 2), np.uint8).T[:, :, ::-1]
+    assert len(client.classify(pixels).classifications) == 2
+
+
+def test_the_command_prints_a_row_an_image(
+    client: Client, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(image), str(image), "--target", client.target, "--wait-seconds", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("stub, version 1")
+    (row, other) = [line for line in printed.splitlines() if "three.png" in line]
+    assert row == other
+    for cell in ("class 0", "40.00%", "1 of 2", "class 1 35.00%"):
+        assert cell in row
+    assert "2 images in" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere.png"], 1, "nowhere.png cannot be read: No such file or directory"),
+        (["pyproject.toml"], 1, "INVALID_ARGUMENT: image 1 of 1:"),
+        (["pyproject.toml", "--model", "other"], 1, "NOT_FOUND: no model 'other' is served; there are stub"),
+        (["pyproject.toml", "--timeout-seconds", "0"], 2, "timeout_seconds: Input should be greater than 0"),
+    ],
+)
+def test_the_command_explains_what_is_wrong(
+    arguments: list[str], code: int, message: str, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--target", client.target]) == code
+    assert message in capsys.readouterr().err

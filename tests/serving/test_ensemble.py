@@ -1,0 +1,156 @@
+"""A bundle is proved when it is loaded: schema, checksums, signature, self-check, provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from export.manifest import MANIFEST_FILE, sha256_of
+from serving.ensemble import Ensemble
+from serving.errors import BundleRefused, ProviderInactive
+from serving.metrics import Metrics
+from serving.providers import open_session, require_provider
+from tests.bundles import StubMember, stub_graph, write_bundle
+
+
+@pytest.fixture
+def threads() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path)
+
+
+def change_manifest(folder: Path, change: Any) -> None:
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    change(manifest)
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def replace_member(folder: Path, graph: onnx.ModelProto) -> None:
+    """Exchange the first member, with a checksum that fits."""
+    onnx.save(graph, folder / "member-1.onnx")
+    sha256 = sha256_of(folder / "member-1.onnx")
+    change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
+
+
+def load(folder: Path, threads: Executor) -> Ensemble:
+    return Ensemble(folder, "cpu", threads, Metrics())
+
+
+def test_members_answer_in_order_image_by_image(folder: Path, threads: Executor) -> None:
+    found = load(folder, threads).run(np.zeros((3, 1, 4, 4), np.uint8))
+    assert found.shape == (2, 3, 3)
+    assert found.dtype == np.float32
+    assert found[0, 2] == pytest.approx([0.7, 0.2, 0.1])
+    assert found[1, 0] == pytest.approx([0.1, 0.5, 0.4])
+
+
+def test_a_truncated_member_is_refused(folder: Path, threads: Executor) -> None:
+    file = folder / "member-2.onnx"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx has sha256 .* damaged or was exchanged"):
+        load(folder, threads)
+
+
+def test_a_missing_member_is_refused(folder: Path, threads: Executor) -> None:
+    (folder / "member-2.onnx").unlink()
+    with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx is not a regular file"):
+        load(folder, threads)
+
+
+def test_a_member_that_lies_elsewhere_is_refused(folder: Path, threads: Executor) -> None:
+    elsewhere = (folder / "member-2.onnx").rename(folder.parents[1] / "elsewhere.onnx")
+    (folder / "member-2.onnx").symlink_to(elsewhere)
+    with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx is not a regular file"):
+        load(folder, threads)
+
+
+def test_what_is_no_graph_is_refused(folder: Path, threads: Executor) -> None:
+    (folder / "member-1.onnx").write_bytes(b"not a graph")
+    sha256 = sha256_of(folder / "member-1.onnx")
+    change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
+    with pytest.raises(BundleRefused, match=r"member-1.onnx cannot be loaded"):
+        load(folder, threads)
+
+
+@pytest.mark.parametrize("location", ["../../weights", "weights"])
+def test_weights_outside_the_graph_are_refused(
+    folder: Path, threads: Executor, location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ONNX file may name another file for its weights; none of ours does, and no other file is read."""
+    monkeypatch.chdir(folder)
+    graph = stub_graph(StubMember((0.7, 0.2, 0.1)), (1, 4, 4))
+    weights = graph.graph.initializer[0]
+    (folder / location).resolve().write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    (folder / "member-1.onnx").write_bytes(graph.SerializeToString())
+    sha256 = sha256_of(folder / "member-1.onnx")
+    change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
+    with pytest.raises(BundleRefused, match=r"member-1.onnx"):
+        load(folder, threads)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 5, 4)])
+def test_a_member_of_another_input_is_refused(
+    folder: Path, threads: Executor, shape: tuple[int, int, int]
+) -> None:
+    replace_member(folder, stub_graph(StubMember((0.7, 0.2, 0.1)), shape))
+    with pytest.raises(BundleRefused, match=r"stub/1: member-1.onnx takes and gives .*, expected .*"):
+        load(folder, threads)
+
+
+def test_a_member_of_another_number_of_classes_is_refused(folder: Path, threads: Executor) -> None:
+    replace_member(folder, stub_graph(StubMember((0.7, 0.3)), (1, 4, 4)))
+    with pytest.raises(BundleRefused, match="takes and gives"):
+        load(folder, threads)
+
+
+def test_a_member_that_answers_otherwise_is_refused(folder: Path, threads: Executor) -> None:
+    replace_member(folder, stub_graph(StubMember((0.69, 0.21, 0.1)), (1, 4, 4)))
+    with pytest.raises(BundleRefused, match=r"stub/1: self-check failed: member-1.onnx is off by 1.00e-02"):
+        load(folder, threads)
+
+
+def test_a_manifest_that_is_wrong_is_refused(folder: Path, threads: Executor) -> None:
+    change_manifest(folder, lambda manifest: manifest.update(format_version=9))
+    with pytest.raises(BundleRefused, match="format_version: Input should be 1, got '9'"):
+        load(folder, threads)
+
+
+def test_a_provider_that_is_not_installed_is_refused() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(ProviderInactive, match=r"'cuda' was asked for, but .* has only .*install consort\[cuda\]"):
+        require_provider("cuda")
+
+
+def test_a_provider_that_falls_back_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As onnxruntime does when a provider is installed but cannot start: it logs, and takes the CPU."""
+    real = onnxruntime.InferenceSession
+
+    def fall_back(graph: bytes, options: onnxruntime.SessionOptions, **_: object) -> onnxruntime.InferenceSession:
+        return real(graph, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fall_back)
+    with pytest.raises(ProviderInactive, match=r"'cuda' was asked for, but onnxruntime runs member-1.onnx on CPU"):
+        open_session((folder / "member-1.onnx").read_bytes(), "member-1.onnx", "cuda")
+
+
+def test_one_member_uses_one_thread(folder: Path) -> None:
+    graph = (folder / "member-1.onnx").read_bytes()
+    options = open_session(graph, "member-1.onnx", "cpu").get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)

@@ -1,0 +1,151 @@
+"""Image files of every kind become the model's pixels, or are refused with a sentence."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from export.manifest import Input
+from serving.errors import InvalidImage
+from serving.images import read_image
+
+GREY = Input(channels=1, height=8, width=8)
+COLOUR = Input(channels=3, height=8, width=8)
+LIMIT = 10_000
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def gradient(side: int = 8) -> Image.Image:
+    """Grey, darker on the left, lighter at the bottom."""
+    rows, columns = np.mgrid[0:side, 0:side]
+    return Image.fromarray(((rows + 2 * columns) * 255 // (3 * side)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
+def test_lossless_files_of_the_right_size_keep_every_pixel(kind: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    file = encode(gradient().convert("RGB"), kind, **options)
+    assert np.array_equal(read_image(file, GREY, LIMIT)[0], np.asarray(gradient()))
+
+
+def test_jpeg_keeps_pixels_nearly() -> None:
+    found = read_image(encode(gradient(), "JPEG", quality=95), GREY, LIMIT)[0]
+    assert np.abs(found.astype(int) - np.asarray(gradient())).max() <= 6
+
+
+def test_shape_and_type_follow_the_model() -> None:
+    file = encode(gradient(20))
+    assert read_image(file, GREY, LIMIT).shape == (1, 8, 8)
+    assert read_image(file, Input(channels=3, height=5, width=9), LIMIT).shape == (3, 5, 9)
+    assert read_image(file, COLOUR, LIMIT).dtype == np.uint8
+
+
+def test_colours_stay_in_the_order_red_green_blue() -> None:
+    file = encode(Image.new("RGB", (8, 8), (200, 100, 50)))
+    assert read_image(file, COLOUR, LIMIT)[:, 0, 0].tolist() == [200, 100, 50]
+
+
+def test_colour_becomes_grey_by_luma() -> None:
+    """ITU-R 601: 0.299 red + 0.587 green + 0.114 blue."""
+    file = encode(Image.new("RGB", (8, 8), (200, 100, 50)))
+    assert read_image(file, GREY, LIMIT)[0, 0, 0] == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("expected", [GREY, COLOUR])
+def test_a_mid_grey_picture_of_any_mode_is_mid_grey(mode: str, expected: Input) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.full((8, 8), 128 * 256, np.uint16))
+    elif mode == "P":
+        image = Image.new("P", (8, 8), 1)
+        image.putpalette([0, 0, 0, 128, 128, 128])
+    elif mode == "1":
+        image = Image.new("1", (8, 8), 1)
+    else:
+        image = Image.new("L", (8, 8), 128).convert("RGB").convert(mode)
+    file = encode(image, "JPEG" if mode == "CMYK" else "PNG")
+    wanted = 255 if mode == "1" else 128
+    assert np.abs(read_image(file, expected, LIMIT).astype(int) - wanted).max() <= 2
+
+
+def test_transparent_parts_become_paper() -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((10, 10, 10, 255), (0, 0, 4, 8))
+    found = read_image(encode(image), GREY, LIMIT)[0]
+    assert (found[:, :4] == 10).all()
+    assert (found[:, 4:] == 255).all()
+
+
+def test_a_transparent_palette_colour_becomes_paper() -> None:
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([0, 0, 0, 90, 90, 90])
+    assert (read_image(encode(image, transparency=0), GREY, LIMIT) == 255).all()
+
+
+def test_pictures_are_turned_as_their_camera_says() -> None:
+    image = Image.new("L", (8, 8), 0)
+    image.paste(255, (0, 0, 8, 4))  # light on top
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    found = read_image(encode(image, "PNG", exif=exif), GREY, LIMIT)[0]
+    assert (found[:, 4:] == 255).all()
+    assert (found[:, :4] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "0 bytes that are no PNG, JPEG, WebP or BMP file"),
+        (b"hello", "5 bytes that are no PNG"),
+        (b"<svg onload='alert(1)'/>", "no PNG"),
+        (encode(gradient(), "GIF"), "no PNG"),
+        (encode(gradient(), "TIFF"), "no PNG"),
+        (encode(gradient(64))[:-60], "a damaged PNG file of 64x64 pixels"),
+        (encode(gradient(64), "JPEG")[:-200], "a damaged JPEG file of 64x64 pixels"),
+        (encode(gradient(101)), "101x101 pixels, more than the limit of 10000 in all"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(file: bytes, message: str) -> None:
+    with pytest.raises(InvalidImage) as error:
+        read_image(file, GREY, LIMIT)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_animations_are_refused(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    file = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(InvalidImage, match="an animation of 3 frames"):
+        read_image(file, GREY, LIMIT)
+
+
+def test_a_decompression_bomb_is_refused_by_its_header() -> None:
+    """A PNG of a few bytes that promises 60,000 x 60,000 pixels."""
+    file = bytearray(encode(Image.new("L", (8, 8))))
+    file[16:24] = (60_000).to_bytes(4, "big") * 2
+    with pytest.raises(InvalidImage):
+        read_image(bytes(file), GREY, LIMIT)
+
+
+@given(st.data())
+def test_damaged_files_never_raise_anything_else(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]))
+    file = bytearray(encode(gradient(16).convert("RGB"), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found = read_image(bytes(file), GREY, LIMIT)
+    except InvalidImage:
+        return
+    assert found.shape == (1, 8, 8)

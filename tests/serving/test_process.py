@@ -1,0 +1,128 @@
+"""The server as a process: how it starts, refuses to start, reports and stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.client import Client
+from tests.bundles import write_bundle
+from tests.serving.test_images import encode, gradient
+
+ROOT = Path(__file__).parents[2]
+SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A server process and its `ready` event."""
+    process = subprocess.Popen([*SERVE, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            event = json.loads(line)
+            if event["event"] == "ready":
+                yield process, event
+                break
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def health(port: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.health", f"127.0.0.1:{port}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_logs_are_json_and_begin_with_the_resolved_settings(models: Path) -> None:
+    command = [*SERVE, "--models", str(models), "--threads", "1"]
+    events = []
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "ready":
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    assert [event["event"] for event in events] == ["starting", "model loaded", "ready", "draining", "stopped"]
+    assert (events[0]["models"], events[0]["threads"]) == (str(models), 1)
+    assert (events[1]["name"], events[1]["members"]) == ("stub", 2)
+    assert all(re.match(r"\d{4}-\d\d-\d\dT.*Z", event["timestamp"]) for event in events)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_calls_in_progress_finish(models: Path, number: signal.Signals) -> None:
+    with serving("--models", str(models)) as (process, event):
+        file = encode(gradient(2000))
+        with Client(f"127.0.0.1:{event['grpc_port']}") as client:
+            client.wait_until_ready(5)
+            request = [file] * 20  # about half a second of decoding
+            with ThreadPoolExecutor(1) as caller:
+                answer = caller.submit(client.classify, request)
+                time.sleep(0.1)
+                process.send_signal(number)
+                assert len(answer.result(20).classifications) == 20
+        assert process.wait(20) == 0
+
+
+def test_health_says_whether_it_serves(models: Path) -> None:
+    with serving("--models", str(models)) as (_, event):
+        asked = health(event["grpc_port"])
+        assert (asked.returncode, asked.stdout) == (0, "SERVING\n")
+    asked = health(event["grpc_port"])
+    assert asked.returncode == 1
+    assert "UNAVAILABLE" in asked.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", "/nowhere"], "BundleRefused: models folder /nowhere is not there"),
+        (["--grpc-port", "x"], "SettingsError: grpc_port: Input should be a valid integer"),
+        (["--no-such-flag"], "SettingsError: "),
+        (["--provider", "cuda"], "ProviderInactive: provider 'cuda' was asked for"),
+    ],
+)
+def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], message: str) -> None:
+    result = subprocess.run(
+        [*SERVE, *arguments, "--log-level", "error"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 3
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_bad_bundle_stops_the_start(tmp_path: Path) -> None:
+    file = write_bundle(tmp_path) / "member-1.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    result = subprocess.run(
+        [*SERVE, "--models", str(tmp_path), "--log-level", "error"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1)
+    assert "BundleRefused: stub/1: member-1.onnx has sha256" in result.stderr
+
+
+def test_onnxruntime_reports_to_nobody() -> None:
+    """The switch is set before the library loads, whatever the environment says."""
+    code = "import os, serving.server; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "1\n"

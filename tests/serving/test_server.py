@@ -1,0 +1,409 @@
+"""A real server on free ports: what it answers, what it refuses and with which code, what it measures."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from prometheus_client.parser import text_string_to_metric_families
+
+from protos.consort.v1 import classifier_pb2 as pb
+from protos.consort.v1 import classifier_pb2_grpc
+from serving import ensemble
+from serving.client import CallError, Client
+from serving.errors import PortTaken, RequestError
+from serving.interceptor import INTERNAL_MESSAGE, STATUS_CODES, status_code
+from serving.server import SERVICE, Server
+from tests.bundles import TWO_MEMBERS, StubMember, write_bundle
+from tests.serving.test_images import encode, gradient
+
+BLACK = np.zeros((1, 1, 4, 4), np.uint8)
+StartServer = Callable[..., Server]
+
+
+def target(server: Server) -> str:
+    return f"127.0.0.1:{server.grpc_port}"
+
+
+def scrape(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name and labels, over real HTTP."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+
+def refused(client: Client, request: pb.ClassifyRequest) -> tuple[grpc.StatusCode, str | None]:
+    """Code and message of a call that must fail."""
+    with pytest.raises(grpc.RpcError) as error:
+        classifier_pb2_grpc.ClassifierStub(client._channel).Classify(request, timeout=10)
+    return error.value.code(), error.value.details()
+
+
+def raw(pixels: bytes = bytes(16), shape: tuple[int, ...] = (1, 1, 4, 4), kind: int = 1) -> pb.ClassifyRequest:
+    return pb.ClassifyRequest(
+        raw=pb.RawImages(pixels=pixels, shape=shape, element_type=pb.ElementType.ValueType(kind))
+    )
+
+
+def wait_until_refused(port: int) -> None:
+    """Wait until nothing listens on a port any more."""
+    for _ in range(1000):
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"port {port} is still open")
+
+
+class TestClassify:
+    def test_the_average_of_two_known_members(self, client: Client) -> None:
+        """(0.7, 0.2, 0.1) and (0.1, 0.5, 0.4) average to (0.4, 0.35, 0.25)."""
+        result = client.classify(BLACK, members=True, top_classes=3)
+        (found,) = result.classifications
+        assert (result.model_name, result.model_version) == ("stub", 1)
+        assert found.probabilities == pytest.approx([0.4, 0.35, 0.25])
+        assert found.members is not None
+        assert found.members == pytest.approx(np.array([m.probabilities for m in TWO_MEMBERS]))
+        assert found.top_classes[2].label == "class 2"
+        assert found.top_classes[2].probability == pytest.approx(0.25)
+        assert found.agreement == 0.5
+        assert 0 < found.mutual_information < found.entropy < np.log(3)
+
+    def test_members_come_only_when_asked_for(self, client: Client) -> None:
+        assert client.classify(BLACK).classifications[0].members is None
+
+    @pytest.mark.parametrize(("asked", "given"), [(0, 1), (1, 1), (2, 2), (3, 3), (99, 3)])
+    def test_number_of_top_classes(self, client: Client, asked: int, given: int) -> None:
+        assert len(client.classify(BLACK, top_classes=asked).classifications[0].top_classes) == given
+
+    def test_images_are_answered_in_order(self, tmp_path: Path, start_server: StartServer) -> None:
+        member = StubMember((0.5, 0.5), tilt=(0.0, 4.0))
+        write_bundle(tmp_path, [member])
+        levels = [0, 255, 51, 102]
+        pixels = np.array(levels, np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
+        with Client(target(start_server(tmp_path))) as client:
+            for images in (pixels, pixels.astype(np.float32)):
+                result = client.classify(images)
+                for level, found in zip(levels, result.classifications, strict=True):
+                    assert found.probabilities == pytest.approx(member.answer(level / 255), abs=1e-5)
+
+    def test_floats_are_rounded_to_the_nearest_pixel_value(
+        self, tmp_path: Path, start_server: StartServer
+    ) -> None:
+        write_bundle(tmp_path, [StubMember((0.5, 0.5), tilt=(0.0, 4.0))])
+        with Client(target(start_server(tmp_path))) as client:
+            near, exact = (
+                client.classify(np.full((1, 1, 4, 4), value, np.float32)).classifications[0].probabilities
+                for value in (99.6, 100.0)
+            )
+        assert np.array_equal(near, exact)
+
+    def test_files_of_any_size_as_path_text_or_bytes(self, client: Client, tmp_path: Path) -> None:
+        file = encode(gradient(30))
+        (tmp_path / "image.png").write_bytes(file)
+        result = client.classify([file, tmp_path / "image.png", str(tmp_path / "image.png")])
+        assert len(result.classifications) == 3
+
+    def test_a_model_with_a_temperature_answers_calibrated(
+        self, tmp_path: Path, start_server: StartServer
+    ) -> None:
+        write_bundle(tmp_path, [StubMember((0.8, 0.2))], temperature=0.5)
+        with Client(target(start_server(tmp_path))) as client:
+            found = client.classify(BLACK).classifications[0]
+        assert found.probability == pytest.approx(0.64 / 0.68)
+
+    def test_timing_adds_up(self, client: Client) -> None:
+        timing = client.classify(BLACK).timing
+        parts = timing.decode_seconds + timing.queue_seconds + timing.inference_seconds
+        assert 0 < parts <= timing.total_seconds
+        assert min(timing.decode_seconds, timing.queue_seconds, timing.inference_seconds) >= 0
+
+    def test_many_callers_at_once_each_get_their_own(self, tmp_path: Path, start_server: StartServer) -> None:
+        member = StubMember((0.5, 0.5), tilt=(0.0, 4.0))
+        write_bundle(tmp_path, [member])
+        wrong: list[int] = []
+
+        def call(level: int) -> None:
+            pixels = np.full((1 + level % 5, 1, 4, 4), level, np.uint8)
+            for _ in range(10):
+                found = [one.probabilities for one in client.classify(pixels).classifications]
+                if found != [pytest.approx(member.answer(level / 255), abs=1e-5)] * len(pixels):
+                    wrong.append(level)
+
+        with Client(target(start_server(tmp_path))) as client:
+            callers = [threading.Thread(target=call, args=(level,)) for level in range(0, 256, 16)]
+            for caller in callers:
+                caller.start()
+            for caller in callers:
+                caller.join()
+        assert wrong == []
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("request_", "message"),
+        [
+            (pb.ClassifyRequest(), "the request has no images; send raw pixels, or PNG, JPEG, WebP or BMP files"),
+            (raw(shape=(1, 4, 4)), "raw pixels have shape 1x4x4, expected (images)x1x4x4"),
+            (raw(shape=(1, 1, 4, 5)), "raw pixels have shape 1x1x4x5, expected (images)x1x4x4"),
+            (raw(shape=()), "raw pixels have shape (none), expected (images)x1x4x4"),
+            (raw(shape=(0, 1, 4, 4)), "the request has 0 images, expected 1 to 256"),
+            (raw(shape=(257, 1, 4, 4)), "the request has 257 images, expected 1 to 256"),
+            (raw(shape=(4294967295, 1, 4, 4)), "the request has 4294967295 images, expected 1 to 256"),
+            (raw(kind=0), "element_type is 0, expected UINT8 (1) or FLOAT32 (2)"),
+            (raw(kind=7), "element_type is 7, expected UINT8 (1) or FLOAT32 (2)"),
+            (raw(bytes(15)), "raw pixels are 15 bytes, expected 16 for 1x1x4x4 uint8"),
+            (raw(bytes(16), kind=2), "raw pixels are 16 bytes, expected 64 for 1x1x4x4 float32"),
+            (
+                raw(np.full(16, 256, "<f4").tobytes(), kind=2),
+                "float32 pixels range from 256 to 256, expected finite values in 0..255",
+            ),
+            (
+                raw(np.full(16, np.nan, "<f4").tobytes(), kind=2),
+                "float32 pixels range from nan to nan, expected finite values in 0..255",
+            ),
+            (pb.ClassifyRequest(encoded=pb.EncodedImages()), "the request has 0 images, expected 1 to 256"),
+            (
+                pb.ClassifyRequest(encoded=pb.EncodedImages(files=[encode(gradient()), b"junk"])),
+                "image 2 of 2: 4 bytes that are no PNG, JPEG, WebP or BMP file",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_bad_input(self, client: Client, request_: pb.ClassifyRequest, message: str) -> None:
+        assert refused(client, request_) == (grpc.StatusCode.INVALID_ARGUMENT, message)
+
+    def test_unknown_model_and_version(self, client: Client) -> None:
+        with pytest.raises(CallError) as error:
+            client.classify(BLACK, model="other")
+        assert error.value.code == grpc.StatusCode.NOT_FOUND
+        assert error.value.message == "no model 'other' is served; there are stub"
+        with pytest.raises(CallError, match="NOT_FOUND: model 'stub' has no version 2; served are 1"):
+            client.classify(BLACK, model="stub", version=2)
+
+    def test_a_request_beyond_the_byte_limit(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_call_bytes=2000)
+        with Client(target(server)) as client:
+            with pytest.raises(CallError) as error:
+                client.classify(np.zeros((200, 1, 4, 4), np.uint8))
+            assert error.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
+            client.classify(BLACK)
+
+    def test_a_full_queue(self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One call runs, one waits; the third is refused at once, and both others are answered."""
+        entered, free = threading.Event(), threading.Event()
+        server = start_server(models, max_queue_images=1, max_call_images=1)
+        run = ensemble.Ensemble._run_member
+
+        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
+            entered.set()
+            assert free.wait(10)
+            return run(self, member, pixels)
+
+        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
+        with Client(target(server)) as client:
+            stub = classifier_pb2_grpc.ClassifierStub(client._channel)
+            running = stub.Classify.future(raw(), timeout=10)
+            assert entered.wait(10)
+            waiting = stub.Classify.future(raw(), timeout=10)
+            while not server._models.find("", 0).batcher._waiting:
+                pass
+            assert refused(client, raw()) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "1 images wait already, 1 more would exceed the limit of 1; try again later",
+            )
+            free.set()
+            assert len(running.result().classifications) == len(waiting.result().classifications) == 1
+
+    def test_our_own_failures_tell_callers_nothing(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = start_server(models)
+
+        def fail(*_: object) -> None:
+            raise RuntimeError("secret path /etc/consort")
+
+        monkeypatch.setattr(ensemble.Ensemble, "_run_member", fail)
+        with Client(target(server)) as client:
+            assert refused(client, raw()) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
+            monkeypatch.undo()
+            client.classify(BLACK)
+
+    def test_every_request_error_has_a_status(self) -> None:
+        def below(kind: type[RequestError]) -> set[type[RequestError]]:
+            return {kind}.union(*(below(child) for child in kind.__subclasses__()))
+
+        kinds = below(RequestError) - {RequestError}
+        assert len(kinds) == 5
+        assert {kind: status_code(kind) for kind in kinds}.keys() >= STATUS_CODES.keys()
+
+
+class TestModels:
+    def test_list(self, tmp_path: Path, start_server: StartServer) -> None:
+        for name, version in (("b", 2), ("a", 1), ("b", 10)):
+            write_bundle(tmp_path, name=name, version=version)
+        with Client(target(start_server(tmp_path))) as client:
+            listed = [(model.name, model.version, model.latest) for model in client.list_models()]
+        assert listed == [("a", 1, True), ("b", 2, False), ("b", 10, True)]
+
+    def test_get(self, client: Client) -> None:
+        model = client.get_model("stub")
+        assert list(model.class_labels) == ["class 0", "class 1", "class 2"]
+        assert (model.channels, model.height, model.width) == (1, 4, 4)
+        assert [(m.architecture, m.seed, m.parameters, m.multiply_adds) for m in model.members] == [
+            ("stub", 1, 3, 48),
+            ("stub", 2, 3, 48),
+        ]
+        assert (model.test.accuracy, model.test.accuracy_low, model.test.count) == (0.9, 0.82, 100)
+        assert model.provider == "cpu"
+
+    def test_get_unknown(self, client: Client) -> None:
+        with pytest.raises(CallError, match="NOT_FOUND"):
+            client.get_model("other")
+
+
+class TestLife:
+    def test_health_of_server_and_service(self, models: Path, start_server: StartServer) -> None:
+        with grpc.insecure_channel(target(start_server(models))) as channel:
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            for service in ("", SERVICE):
+                reply = stub.Check(health_pb2.HealthCheckRequest(service=service))
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+    def test_draining_answers_what_runs_and_says_it_stops(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        entered, free = threading.Event(), threading.Event()
+        server = start_server(models)
+        run = ensemble.Ensemble._run_member
+
+        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
+            entered.set()
+            assert free.wait(10)
+            return run(self, member, pixels)
+
+        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
+        with grpc.insecure_channel(target(server)) as channel:
+            running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=10)
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            watch = health.Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            assert entered.wait(10)
+            drain = threading.Thread(target=server.drain)
+            drain.start()
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            wait_until_refused(server.grpc_port)
+            with grpc.insecure_channel(target(server)) as late, pytest.raises(grpc.RpcError) as error:
+                classifier_pb2_grpc.ClassifierStub(late).Classify(raw(), timeout=10)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE
+            free.set()
+            assert len(running.result().classifications) == 1
+            drain.join(5)
+            assert not drain.is_alive(), "a stream that only watches the health must not hold up the drain"
+
+    def test_a_grpc_port_in_use_is_refused(self, models: Path, start_server: StartServer) -> None:
+        first = start_server(models)
+        with pytest.raises(PortTaken, match=f"gRPC port 127.0.0.1:{first.grpc_port} cannot be opened"):
+            Server(first.settings.model_copy(update={"grpc_port": first.grpc_port})).start()
+
+    def test_a_metrics_port_in_use_is_refused(self, models: Path, start_server: StartServer) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            settings = start_server(models).settings.model_copy(update={"metrics_port": port})
+            with pytest.raises(PortTaken, match=f"metrics port 127.0.0.1:{port} cannot be opened"):
+                Server(settings).start()
+
+    def test_a_client_that_knows_nothing_can_list_and_call(self, models: Path, start_server: StartServer) -> None:
+        """By reflection alone, as grpcurl does: names, types and messages all come from the server."""
+        with grpc.insecure_channel(target(start_server(models))) as channel:
+            database = ProtoReflectionDescriptorDatabase(channel)
+            assert set(database.get_services()) >= {SERVICE, "grpc.health.v1.Health"}
+            pool = DescriptorPool()
+            file: FileDescriptorProto = database.FindFileContainingSymbol(SERVICE)
+            pool.Add(file)
+            method = pool.FindServiceByName(SERVICE).FindMethodByName("Classify")
+            request_type = GetMessageClass(method.input_type)
+            response_type = GetMessageClass(method.output_type)
+            request = request_type(raw={"pixels": bytes(16), "shape": [1, 1, 4, 4], "element_type": 1})
+            call = channel.unary_unary(
+                f"/{SERVICE}/Classify", request_type.SerializeToString, response_type.FromString
+            )
+            reply: Any = call(request, timeout=10)
+        assert list(reply.classifications[0].probabilities) == pytest.approx([0.4, 0.35, 0.25])
+
+    def test_reflection_can_be_switched_off(self, models: Path, start_server: StartServer) -> None:
+        with grpc.insecure_channel(target(start_server(models, reflection=False))) as channel:
+            with pytest.raises(grpc.RpcError) as error:
+                ProtoReflectionDescriptorDatabase(channel).get_services()
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestMetrics:
+    def test_a_call_is_counted_and_timed_in_every_stage(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models)
+        model = {("model", "stub"), ("version", "1")}
+        before = scrape(server)
+        with Client(target(server)) as client:
+            client.classify(np.zeros((5, 1, 4, 4), np.uint8))
+        after = scrape(server)
+
+        def grown(name: str, *labels: tuple[str, str]) -> float:
+            key = (name, frozenset(labels))
+            return after[key] - before.get(key, 0.0)
+
+        assert grown("consort_call_seconds_count", ("method", "Classify"), ("code", "OK")) == 1
+        for stage in ("decode", "queue", "inference", "total"):
+            assert grown("consort_stage_seconds_count", *model, ("stage", stage)) == 1
+        for member in ("1", "2"):
+            assert grown("consort_member_inference_seconds_count", *model, ("member", member)) == 1
+        assert grown("consort_batch_images_count", *model) == 1
+        assert grown("consort_batch_images_sum", *model) == 5
+        assert grown("consort_predictions_total", *model, ("class_label", "class 0")) == 5
+        assert grown("consort_predictions_total", *model, ("class_label", "class 1")) == 0
+        assert grown("consort_agreement_sum", *model) == 2.5
+        info = frozenset({*model, ("members", "2"), ("provider", "cpu")})
+        assert after["consort_model_info", info] == 1
+        assert after["consort_in_flight_calls", frozenset({("method", "Classify")})] == 0
+
+    def test_refusals_are_counted_by_their_code(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models)
+        with Client(target(server)) as client:
+            for call in (lambda: client.get_model("x"), lambda: client.classify([b"x"])):
+                with pytest.raises(CallError):
+                    call()
+        samples = scrape(server)
+        for method, code in (("GetModel", "NOT_FOUND"), ("Classify", "INVALID_ARGUMENT")):
+            key = ("consort_call_seconds_count", frozenset({("method", method), ("code", code)}))
+            assert samples[key] == 1
+
+    def test_buckets_begin_at_fifty_microseconds(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models)
+        bounds = sorted(
+            float(dict(labels)["le"])
+            for name, labels in scrape(server)
+            if name == "consort_stage_seconds_bucket" and ("stage", "total") in labels
+        )
+        assert bounds[0] == 50e-6
+        assert sum(bound < 1e-3 for bound in bounds) >= 6
+
+    def test_memory_is_reported(self, models: Path, start_server: StartServer) -> None:
+        resident = scrape(start_server(models))["process_resident_memory_bytes", frozenset()]
+        assert 10e6 < resident < 2e9

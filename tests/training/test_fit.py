@@ -1,0 +1,148 @@
+"""The command: what it writes, what it refuses, and how it is continued after being stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.checkpoint import load_tensors
+from training.fit import choose_precision, main
+from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE
+from training.run import SUMMARY_FILE, Run
+
+ROOT = Path(__file__).parents[2]
+FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2"]
+
+
+def arguments(data: Path, run: Path, *more: str) -> list[str]:
+    return ["--data", str(data), "--run", str(run), *FAST, *more]
+
+
+def test_a_run_holds_all_that_it_came_from_and_came_to(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(drawn_digits, tmp_path / "run", "--seed", "3")) == 0
+    run = Run.open(tmp_path / "run")
+    assert run.settings.seeds == (3001, 3002)
+    assert run.settings.recipe.architecture == "linear"
+    assert run.settings.tools["torch"] == torch.__version__
+    lines = [json.loads(line) for line in (tmp_path / "run/member-2" / METRICS_FILE).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    summary = run.read_summary()
+    assert [member.seed for member in summary.members] == [3001, 3002]
+    for figures in (summary.members[0].test, summary.ensemble.test):
+        low, high = figures.accuracy_interval
+        assert figures.count == 200
+        assert 0 < low < figures.accuracy < high < 1
+    printed = capsys.readouterr().out
+    assert "member 2 of 2, epoch 2: loss" in printed, "plain lines where there is no terminal"
+    assert "python -m export" in printed
+
+
+def test_the_ensemble_beats_chance_and_its_figures_are_of_the_average(drawn_digits: Path, tmp_path: Path) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    summary = Run.open(tmp_path / "run").read_summary()
+    assert summary.ensemble.test.accuracy > 0.5
+    # calibration never changes the order of classes
+    assert summary.ensemble.test.accuracy == summary.ensemble.test_uncalibrated.accuracy
+    assert summary.ensemble.held_out.nll <= summary.ensemble.held_out_uncalibrated.nll
+
+
+def test_a_folder_in_use_is_not_overwritten(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "precious").touch()
+    assert main(arguments(drawn_digits, tmp_path)) == 1
+    assert "not empty; choose another folder with --run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, lesson"),
+        (["--architecture", "resnet"], 1, "no architecture is called 'resnet'"),
+        (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
+    ],
+)
+def test_wrong_settings_are_explained(
+    more: list[str],
+    code: int,
+    message: str,
+    drawn_digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*arguments(drawn_digits, tmp_path / "run"), *more]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_resume_refuses_settings_of_its_own(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    assert main(["--data", str(drawn_digits), "--resume", str(tmp_path / "run"), "--members", "3"]) == 1
+    assert "leave out --members" in capsys.readouterr().err
+
+
+def test_resume_refuses_a_folder_without_a_run(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(drawn_digits), "--resume", str(tmp_path)]) == 1
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_precision_follows_the_processor_only_if_asked_to() -> None:
+    assert choose_precision("float32") == "float32"
+    assert choose_precision("bfloat16") == "bfloat16"
+    assert choose_precision("auto") in ("float32", "bfloat16")
+
+
+FIT = [sys.executable, "-m", "training.fit"]
+LONG = ["--architecture", "linear", "--epochs", "120", "--members", "2", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(drawn_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    subprocess.run([*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG], cwd=ROOT, check=True)
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    number: signal.Signals, drawn_digits: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """Stopped amid the second member; asked nicely, it says how to go on."""
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    give_up = time.monotonic() + 120
+    while not (run / "member-2" / STATE_FILE).exists():
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, said = process.communicate()
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert f"Continue with: python -m training.fit --resume {run}" in said
+    assert not (run / "member-2" / CHECKPOINT_FILE).exists()
+    subprocess.run([*FIT, "--data", str(drawn_digits), "--resume", str(run)], cwd=ROOT, check=True)
+    for member in ("member-1", "member-2"):
+        one, other = (load_tensors(folder / member / CHECKPOINT_FILE)[0] for folder in (run, unbroken))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (run / SUMMARY_FILE).read_text() == (unbroken / SUMMARY_FILE).read_text()
