@@ -27,6 +27,8 @@ class AccuracySettings(BaseSettings):
     """Host and port of the server."""
     model: str = "mnist"
     """Name of the model; its latest version is measured."""
+    wait_seconds: float = 10.0
+    """How long to wait for a server that is still starting."""
 
 
 def measure_served_accuracy(client: Client, images: Images, model: str = "mnist") -> float:
@@ -45,6 +47,7 @@ def main() -> int:
     settings = AccuracySettings(_cli_parse_args=True)
     test = mnist.load(settings.data).test
     with Client(settings.target) as client:
+        client.wait_until_ready(settings.wait_seconds)
         stated = client.get_model(settings.model).test
         served = measure_served_accuracy(client, test, settings.model)
     print(f"manifest: {stated.accuracy:.4%} of {stated.count:,} test images")

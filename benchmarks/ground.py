@@ -30,6 +30,8 @@ class GroundSettings(BaseSettings):
     """Host and port of the server."""
     model: str = "mnist"
     """Name of the model; its latest version is asked."""
+    wait_seconds: float = 10.0
+    """How long to wait for a server that is still starting."""
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
     for heading in ("pen", "ink", "ground", "read right", "least probability of the right class"):
         table.add_column(heading)
     with Client(settings.target) as client:
+        client.wait_until_ready(settings.wait_seconds)
         for pen in PENS:
             for ink, ground in INKS_AND_GROUNDS:
                 files = [_png(digit, pen, ink, ground) for digit in STROKES]

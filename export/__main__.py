@@ -27,6 +27,7 @@ class ExportSettings(BaseSettings):
         cli_prog_name="python -m export",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_parse_none_str="none",
     )
 
     run: CliPositionalArg[Path]

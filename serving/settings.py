@@ -32,6 +32,7 @@ class ServerSettings(BaseSettings):
         cli_prog_name="python -m serving",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_parse_none_str="none",
         cli_implicit_flags=True,
         cli_exit_on_error=False,
     )

@@ -40,6 +40,7 @@ class FitSettings(BaseSettings):
         cli_prog_name="python -m training.fit",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_parse_none_str="none",
     )
 
     recipe: str = Field("default", description=f"How to train each member: {', '.join(RECIPES)}.")

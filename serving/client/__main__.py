@@ -29,6 +29,7 @@ class ClientSettings(BaseSettings):
         cli_prog_name="python -m serving.client",
         cli_kebab_case=True,
         cli_hide_none_type=True,
+        cli_parse_none_str="none",
     )
 
     images: CliPositionalArg[list[Path]]
