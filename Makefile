@@ -24,7 +24,7 @@ $(DEVELOP): pyproject.toml constraints.txt
 
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
 	@$(BIN)/python -m serving --models models & server=$$!; \
-	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit' INT TERM; \
+	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit 0' INT TERM; \
 	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
 	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server
 
