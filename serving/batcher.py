@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from serving.ensemble import Pixels
-from serving.errors import QueueFull, ShuttingDown
+from serving.errors import Overloaded, ShuttingDown
 from serving.verdict import Floats
 
 
@@ -76,7 +76,7 @@ class Batcher:
         """Queue one call's images, uint8 (images, ...). Cancelling the future drops a call that still waits.
 
         Raises:
-            QueueFull: The images would not fit.
+            Overloaded: The images would not fit.
             ShuttingDown: `close` was called.
         """
         call = _Call(pixels)
@@ -84,7 +84,7 @@ class Batcher:
             if self._closing:
                 raise ShuttingDown("the server is shutting down")
             if self._waiting_images + len(pixels) > self._max_queue_images:
-                raise QueueFull(
+                raise Overloaded(
                     f"{self._waiting_images} images wait already, {len(pixels)} more would exceed the limit of "
                     f"{self._max_queue_images}; try again later"
                 )

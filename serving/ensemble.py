@@ -65,21 +65,29 @@ class Ensemble:
 
     def _run_member(self, member: int, pixels: Pixels) -> Floats:
         started = time.perf_counter()
-        (probabilities,) = self._sessions[member].run([OUTPUT_NAME], {INPUT_NAME: pixels})
+        probabilities = _infer(self._sessions[member], pixels)
         self.metrics.members[member].observe(time.perf_counter() - started)
-        return np.asarray(probabilities, np.float32)
+        return probabilities
 
     def _replay_self_check(self) -> None:
         check = self.manifest.self_check
-        shape = (check.images, *self.manifest.input.shape)
-        found = self.run(np.frombuffer(check.pixels, np.uint8).reshape(shape))
-        differences = np.abs(found - np.array(check.member_probabilities)).max(axis=(1, 2))  # (members,)
-        for member, difference in zip(self.manifest.members, differences.tolist(), strict=True):
+        pixels = np.frombuffer(check.pixels, np.uint8).reshape(check.images, *self.manifest.input.shape)
+        for number, member in enumerate(self.manifest.members):
+            failed = f"{_name(self.manifest)}: self-check failed: {member.file}"
+            try:
+                found = _infer(self._sessions[number], pixels)
+            except Exception as error:  # onnxruntime's own exceptions share no base class but this
+                raise BundleRefused(f"{failed} does not run: {error}") from error
+            difference = np.abs(found - np.array(check.member_probabilities[number])).max()
             if not difference <= check.tolerance:  # also catches NaN
                 raise BundleRefused(
-                    f"{_name(self.manifest)}: self-check failed: {member.file} is off by {difference:.2e}, "
-                    f"at most {check.tolerance:.0e} is accepted"
+                    f"{failed} is off by {difference:.2e}, at most {check.tolerance:.0e} is accepted"
                 )
+
+
+def _infer(session: onnxruntime.InferenceSession, pixels: Pixels) -> Floats:
+    (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
+    return np.asarray(probabilities, np.float32)
 
 
 def _read_manifest(folder: Path) -> Manifest:

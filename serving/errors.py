@@ -10,7 +10,7 @@ ServingError
     ├── InvalidRequest     the request says something that cannot be
     │   └── InvalidImage   one of its images cannot be used
     ├── UnknownModel       no such model or version is served
-    ├── QueueFull          more images wait than the settings allow
+    ├── Overloaded         more calls or images wait than the settings allow
     └── ShuttingDown       the server is stopping and takes no more
 
 `serving.interceptor` maps every request error to a gRPC status. Messages say what came and what was expected;
@@ -58,8 +58,8 @@ class UnknownModel(RequestError):
     """No such model or version is served."""
 
 
-class QueueFull(RequestError):
-    """More images wait than the settings allow."""
+class Overloaded(RequestError):
+    """More calls or images wait than the settings allow."""
 
 
 class ShuttingDown(RequestError):

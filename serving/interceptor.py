@@ -12,13 +12,13 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import structlog
 
-from serving.errors import InvalidRequest, QueueFull, RequestError, ShuttingDown, UnknownModel
+from serving.errors import InvalidRequest, Overloaded, RequestError, ShuttingDown, UnknownModel
 from serving.metrics import Metrics
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
-    QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
 }
 """Subclasses take their nearest parent's status."""

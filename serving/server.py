@@ -28,6 +28,9 @@ SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 FLUSH_SECONDS = 0.5
 """Time for answers that are ready to leave through the network."""
 
+SPARE_THREADS = 8
+"""Beyond those that may wait for inference: they refuse what is too much, and answer health checks meanwhile."""
+
 log = structlog.get_logger()
 
 
@@ -96,9 +99,8 @@ class Server:
     def _build_grpc(self) -> grpc.Server:
         settings = self.settings
         server = grpc.server(
-            ThreadPoolExecutor(settings.max_concurrent_calls, thread_name_prefix="call"),
+            ThreadPoolExecutor(settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[self._interceptor],
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
                 ("grpc.max_receive_message_length", settings.max_call_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import grpc
@@ -11,6 +12,7 @@ from protos.consort.v1 import classifier_pb2_grpc
 from serving.batcher import Answer
 from serving.codec import decode_images, encode_classifications, encode_model, encode_summary
 from serving.ensemble import Pixels
+from serving.errors import Overloaded
 from serving.models import Model, Models
 from serving.settings import ServerSettings
 from serving.verdict import judge
@@ -22,9 +24,19 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
     def __init__(self, models: Models, settings: ServerSettings) -> None:
         self._models = models
         self._settings = settings
+        self._free_calls = threading.Semaphore(settings.max_concurrent_calls)
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Average the members' answers to a batch of images."""
+        if not self._free_calls.acquire(blocking=False):
+            limit = self._settings.max_concurrent_calls
+            raise Overloaded(f"{limit} calls are in progress, which is the limit; try again later")
+        try:
+            return self._classify(request, context)
+        finally:
+            self._free_calls.release()
+
+    def _classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         arrived = time.perf_counter()
         model = self._models.find(request.model_name, request.model_version)
         manifest = model.manifest

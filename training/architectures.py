@@ -29,10 +29,14 @@ class PixelStatistics:
     @classmethod
     def of(cls, pixels: Tensor) -> PixelStatistics:
         """Measure uint8 (count, channels, height, width); a constant channel counts as std 1."""
-        values = pixels.double().transpose(0, 1).flatten(1)  # (channels, count * height * width)
-        std = values.std(dim=1)
-        std = torch.where(std > 0, std, torch.ones_like(std))
-        return cls(tuple(values.mean(dim=1).tolist()), tuple(std.tolist()))
+        levels = torch.arange(256, dtype=torch.float64)
+        # How often each level comes, a row a channel: exact, and small however many images there are.
+        counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in pixels.unbind(1)]).double()
+        mean = (counts * levels).sum(1) / counts.sum(1)
+        squares = (counts * (levels - mean[:, None]).square()).sum(1)
+        variance = squares / (counts.sum(1) - 1).clamp_min(1)
+        std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
 
 FAINTEST_STROKE = 32.0

@@ -17,10 +17,10 @@ from training import mnist
 from training.architectures import ARCHITECTURES
 from training.dataset import Dataset
 from training.errors import RunError, TrainingError
-from training.member import Plan, train_member
+from training.member import require_trainable, train_member
 from training.progress import RunProgress, summary_table
 from training.recipe import RECIPES, Recipe, find_recipe
-from training.run import Run, RunSettings, summarize, tool_versions
+from training.run import SETTINGS_FILE, Run, RunSettings, summarize, tool_versions
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -93,7 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         fit(settings, console)
     except KeyboardInterrupt:
-        print(f"Interrupted. Continue with: python -m training.fit --resume {folder}", file=sys.stderr)
+        begun = (folder / SETTINGS_FILE).exists()
+        advice = f" Continue with: python -m training.fit --resume {folder}" if begun else ""
+        print(f"Interrupted.{advice}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except TrainingError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -119,8 +121,7 @@ def fit(settings: FitSettings, console: Console) -> None:
     with RunProgress(console, len(run.settings.seeds)) as progress:
         for member, seed in enumerate(run.settings.seeds, start=1):
             progress.begin_member(member)
-            plan = Plan(run.settings.recipe, seed, run.settings.dtype)
-            train_member(plan, dataset, run.member_folder(member), progress)
+            train_member(run.settings.plan(seed), dataset, run.member_folder(member), progress)
     summary = summarize(run.load_members(), dataset)
     run.write_summary(summary)
     console.print(summary_table(summary))
@@ -137,7 +138,9 @@ def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["
 
 def _open_run(settings: FitSettings, dataset: Dataset) -> Run:
     if settings.resume is None:
-        return Run.create(settings.run, _resolve(settings, dataset))
+        resolved = _resolve(settings, dataset)
+        require_trainable(resolved.plan(resolved.seeds[0]), dataset)
+        return Run.create(settings.run, resolved)
     if conflicts := settings.conflicts_with_resume():
         raise RunError(f"--resume takes its settings from {settings.resume}; leave out {', '.join(conflicts)}")
     run = Run.open(settings.resume)

@@ -79,6 +79,16 @@ class Plan:
     precision: torch.dtype
 
 
+def require_trainable(plan: Plan, dataset: Dataset) -> None:
+    """Find out before anything is written whether a plan fits the data.
+
+    Raises:
+        RecipeError: The recipe names no architecture, or its batches or its network do not fit the images.
+    """
+    steps_an_epoch(dataset.train, plan.recipe)
+    Learner(plan, dataset)
+
+
 class Learner:
     """A network while it learns: its weights, their moving average, the optimizer, the epochs done."""
 

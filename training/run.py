@@ -21,7 +21,7 @@ from training.dataset import Dataset, Images
 from training.errors import RunError
 from training.evaluation import Figures, average, calibrate, fit_temperature, measure, predict
 from training.files import write_text_whole
-from training.member import CHECKPOINT_FILE
+from training.member import CHECKPOINT_FILE, Plan
 from training.recipe import Recipe
 
 SETTINGS_FILE = "settings.json"
@@ -50,10 +50,9 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     tools: dict[str, str]
     """Versions of what trained it."""
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """`precision` as torch has it."""
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
+    def plan(self, seed: int) -> Plan:
+        """What to train for one of the seeds."""
+        return Plan(self.recipe, seed, {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision])
 
 
 class MemberSummary(BaseModel, frozen=True, extra="forbid"):

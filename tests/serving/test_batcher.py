@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serving.batcher import Answer, Batcher
 from serving.ensemble import Pixels
-from serving.errors import QueueFull, ShuttingDown
+from serving.errors import Overloaded, ShuttingDown
 from serving.verdict import Floats
 
 MEMBERS = 3
@@ -109,7 +109,7 @@ def test_a_full_queue_refuses_at_once_and_takes_again_when_emptied(make_batcher:
     running = batcher.submit(images(1))
     assert gate.entered.wait(10)
     waiting = batcher.submit(images(2, 3))
-    with pytest.raises(QueueFull, match="2 images wait already, 2 more would exceed the limit of 3"):
+    with pytest.raises(Overloaded, match="2 images wait already, 2 more would exceed the limit of 3"):
         batcher.submit(images(4, 5))
     fits = batcher.submit(images(6))
     gate.open.set()

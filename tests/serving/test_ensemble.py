@@ -125,6 +125,24 @@ def test_a_member_that_answers_otherwise_is_refused(folder: Path, threads: Execu
         load(folder, threads)
 
 
+def test_a_member_that_does_not_run_is_refused(folder: Path, threads: Executor) -> None:
+    """It loads, and has the right signature, but its first step asks for what is not there."""
+    graph = stub_graph(StubMember((0.7, 0.2, 0.1)), (1, 4, 4))
+    graph.graph.node[1].op_type = "Reshape"
+    graph.graph.node[1].input.append("target")
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 7]), "target"))
+    replace_member(folder, graph)
+    with pytest.raises(BundleRefused, match=r"member-1.onnx (does not run|cannot be loaded)"):
+        load(folder, threads)
+
+
+def test_the_self_check_is_not_counted_as_calls(folder: Path, threads: Executor) -> None:
+    metrics = Metrics()
+    Ensemble(folder, "cpu", threads, metrics)
+    labels = {"model": "stub", "version": "1", "member": "1"}
+    assert metrics.registry.get_sample_value("consort_member_inference_seconds_count", labels) == 0
+
+
 def test_a_manifest_that_is_wrong_is_refused(folder: Path, threads: Executor) -> None:
     change_manifest(folder, lambda manifest: manifest.update(format_version=9))
     with pytest.raises(BundleRefused, match="format_version: Input should be 1, got '9'"):

@@ -233,6 +233,33 @@ class TestRefusals:
             free.set()
             assert len(running.result().classifications) == len(waiting.result().classifications) == 1
 
+    def test_too_many_calls_at_once(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The one too many is refused; health checks are still answered."""
+        entered, free = threading.Event(), threading.Event()
+        server = start_server(models, max_concurrent_calls=1)
+        run = ensemble.Ensemble._run_member
+
+        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
+            entered.set()
+            assert free.wait(10)
+            return run(self, member, pixels)
+
+        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
+        with grpc.insecure_channel(target(server)) as channel, Client(target(server)) as client:
+            running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=10)
+            assert entered.wait(10)
+            assert refused(client, raw()) == (
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "1 calls are in progress, which is the limit; try again later",
+            )
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            reply = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+            free.set()
+            assert len(running.result().classifications) == 1
+
     def test_our_own_failures_tell_callers_nothing(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:

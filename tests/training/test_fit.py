@@ -32,7 +32,7 @@ def test_a_run_holds_all_that_it_came_from_and_came_to(
     run = Run.open(tmp_path / "run")
     assert run.settings.seeds == (3001, 3002)
     assert run.settings.recipe.architecture == "linear"
-    assert run.settings.tools["torch"] == torch.__version__
+    assert run.settings.tools["torch"] == str(torch.__version__)
     lines = [json.loads(line) for line in (tmp_path / "run/member-2" / METRICS_FILE).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     summary = run.read_summary()
@@ -81,6 +81,7 @@ def test_wrong_settings_are_explained(
 ) -> None:
     assert main([*arguments(drawn_digits, tmp_path / "run"), *more]) == code
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists(), "a folder that the next try would find in use"
 
 
 def test_resume_refuses_settings_of_its_own(
