@@ -64,9 +64,12 @@ class Compose:
         url = f"http://127.0.0.1:{self.prometheus_port}/api/v1/query?" + urllib.parse.urlencode(
             {"query": expression}
         )
-        for _ in range(60):
-            with urllib.request.urlopen(url, timeout=10) as reply:
-                found: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(url, timeout=10) as reply:
+                    found: list[dict[str, Any]] = json.load(reply)["data"]["result"]
+            except OSError:  # it is still starting
+                found = []
             if found:
                 return found
             time.sleep(0.5)

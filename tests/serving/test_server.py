@@ -6,8 +6,9 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -22,11 +23,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
-from serving import ensemble
 from serving.client import CallError, Client
+from serving.ensemble import Ensemble, Pixels
 from serving.errors import PortTaken, RequestError
 from serving.interceptor import INTERNAL_MESSAGE, STATUS_CODES, status_code
 from serving.server import SERVICE, Server
+from serving.verdict import Floats
 from tests.bundles import TWO_MEMBERS, StubMember, write_bundle
 from tests.serving.test_images import encode, gradient
 
@@ -60,6 +62,40 @@ def raw(pixels: bytes = bytes(16), shape: tuple[int, ...] = (1, 1, 4, 4), kind: 
     return pb.ClassifyRequest(
         raw=pb.RawImages(pixels=pixels, shape=shape, element_type=pb.ElementType.ValueType(kind))
     )
+
+
+class Gate:
+    """Holds back every batch until it is opened."""
+
+    def __init__(self) -> None:
+        self._entered, self._open = threading.Event(), threading.Event()
+
+    def hold(self, run: Callable[[Ensemble, Pixels], Floats]) -> Callable[[Ensemble, Pixels], Floats]:
+        """`run`, but only once the gate is open."""
+
+        def held(ensemble: Ensemble, pixels: Pixels) -> Floats:
+            self._entered.set()
+            assert self._open.wait(10)
+            return run(ensemble, pixels)
+
+        return held
+
+    def wait_until_held(self) -> None:
+        """Wait until a batch is held back."""
+        assert self._entered.wait(10)
+
+    def open(self) -> None:
+        """Let all batches run, those held back and those to come."""
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate before the members of every server that is started after it."""
+    gate = Gate()
+    monkeypatch.setattr(Ensemble, "run", gate.hold(Ensemble.run))
+    yield gate
+    gate.open()
 
 
 def wait_until_refused(port: int) -> None:
@@ -207,49 +243,32 @@ class TestRefusals:
             assert error.value.code == grpc.StatusCode.RESOURCE_EXHAUSTED
             client.classify(BLACK)
 
-    def test_a_full_queue(self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """One call runs, one waits; the third is refused at once, and both others are answered."""
-        entered, free = threading.Event(), threading.Event()
+    def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
+        """One call runs and one waits; the third is refused at once, and both others are answered."""
         server = start_server(models, max_queue_images=1, max_call_images=1)
-        run = ensemble.Ensemble._run_member
-
-        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
-            entered.set()
-            assert free.wait(10)
-            return run(self, member, pixels)
-
-        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
-        with Client(target(server)) as client:
-            stub = classifier_pb2_grpc.ClassifierStub(client._channel)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
             running = stub.Classify.future(raw(), timeout=10)
-            assert entered.wait(10)
-            waiting = stub.Classify.future(raw(), timeout=10)
-            while not server._models.find("", 0).batcher._waiting:
-                pass
-            assert refused(client, raw()) == (
+            gate.wait_until_held()
+            done: SimpleQueue[Any] = SimpleQueue()
+            later = [stub.Classify.future(raw(), timeout=10) for _ in range(2)]
+            for call in later:
+                call.add_done_callback(done.put)
+            turned_away = done.get(timeout=10)
+            assert (turned_away.code(), turned_away.details()) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "1 images wait already, 1 more would exceed the limit of 1; try again later",
             )
-            free.set()
-            assert len(running.result().classifications) == len(waiting.result().classifications) == 1
+            gate.open()
+            for call in (running, *(call for call in later if call is not turned_away)):
+                assert len(call.result().classifications) == 1
 
-    def test_too_many_calls_at_once(
-        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_too_many_calls_at_once(self, models: Path, gate: Gate, start_server: StartServer) -> None:
         """The one too many is refused; health checks are still answered."""
-        entered, free = threading.Event(), threading.Event()
         server = start_server(models, max_concurrent_calls=1)
-        run = ensemble.Ensemble._run_member
-
-        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
-            entered.set()
-            assert free.wait(10)
-            return run(self, member, pixels)
-
-        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
         with grpc.insecure_channel(target(server)) as channel, Client(target(server)) as client:
             running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=10)
-            assert entered.wait(10)
+            gate.wait_until_held()
             assert refused(client, raw()) == (
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "1 calls are in progress, which is the limit; try again later",
@@ -257,22 +276,19 @@ class TestRefusals:
             health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
             reply = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
-            free.set()
+            gate.open()
             assert len(running.result().classifications) == 1
 
     def test_our_own_failures_tell_callers_nothing(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        server = start_server(models)
-
         def fail(*_: object) -> None:
             raise RuntimeError("secret path /etc/consort")
 
-        monkeypatch.setattr(ensemble.Ensemble, "_run_member", fail)
-        with Client(target(server)) as client:
+        monkeypatch.setattr(Ensemble, "run", fail)
+        with Client(target(start_server(models))) as client:
             assert refused(client, raw()) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
-            monkeypatch.undo()
-            client.classify(BLACK)
+            assert client.list_models()
 
     def test_every_request_error_has_a_status(self) -> None:
         def below(kind: type[RequestError]) -> set[type[RequestError]]:
@@ -316,24 +332,15 @@ class TestLife:
                 assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
     def test_draining_answers_what_runs_and_says_it_stops(
-        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+        self, models: Path, gate: Gate, start_server: StartServer
     ) -> None:
-        entered, free = threading.Event(), threading.Event()
         server = start_server(models)
-        run = ensemble.Ensemble._run_member
-
-        def slow(self: ensemble.Ensemble, member: int, pixels: ensemble.Pixels) -> np.ndarray:
-            entered.set()
-            assert free.wait(10)
-            return run(self, member, pixels)
-
-        monkeypatch.setattr(ensemble.Ensemble, "_run_member", slow)
         with grpc.insecure_channel(target(server)) as channel:
             running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=10)
             health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
             watch = health.Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-            assert entered.wait(10)
+            gate.wait_until_held()
             drain = threading.Thread(target=server.drain)
             drain.start()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -341,7 +348,7 @@ class TestLife:
             with grpc.insecure_channel(target(server)) as late, pytest.raises(grpc.RpcError) as error:
                 classifier_pb2_grpc.ClassifierStub(late).Classify(raw(), timeout=10)
             assert error.value.code() == grpc.StatusCode.UNAVAILABLE
-            free.set()
+            gate.open()
             assert len(running.result().classifications) == 1
             drain.join(5)
             assert not drain.is_alive(), "a stream that only watches the health must not hold up the drain"
