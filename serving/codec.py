@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from export.manifest import Figures, Input, Manifest
+from imaging.files import KNOWN_FORMATS, ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.ensemble import Pixels
-from serving.errors import InvalidImage, InvalidRequest
-from serving.images import KNOWN_FORMATS, read_image
+from serving.errors import InvalidRequest
 from serving.models import Model
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
@@ -79,9 +79,9 @@ def decode_files(encoded: pb.EncodedImages, expected: Input, settings: ServerSet
     pixels = np.empty((len(encoded.files), *expected.shape), np.uint8)
     for index, file in enumerate(encoded.files):
         try:
-            pixels[index] = read_image(file, expected, settings.max_image_pixels)
-        except InvalidImage as error:
-            raise InvalidImage(f"image {index + 1} of {len(encoded.files)}: {error}") from error
+            pixels[index] = read_image(file, expected.shape, settings.max_image_pixels)
+        except ImageError as error:
+            raise InvalidRequest(f"image {index + 1} of {len(encoded.files)}: {error}") from error
     return pixels
 
 

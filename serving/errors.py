@@ -7,8 +7,7 @@ ServingError
 │   ├── ProviderInactive   the execution provider asked for does not run
 │   └── PortTaken          a port cannot be listened on
 └── RequestError           one call fails; the server goes on
-    ├── InvalidRequest     the request says something that cannot be
-    │   └── InvalidImage   one of its images cannot be used
+    ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
     ├── UnknownModel       no such model or version is served
     ├── Overloaded         more calls or images wait than the settings allow
     └── ShuttingDown       the server is stopping and takes no more
@@ -47,11 +46,7 @@ class RequestError(ServingError):
 
 
 class InvalidRequest(RequestError):
-    """The request says something that cannot be."""
-
-
-class InvalidImage(InvalidRequest):
-    """One of the request's images cannot be used."""
+    """The request says something that cannot be, or has an image that cannot be used."""
 
 
 class UnknownModel(RequestError):

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"training", "export", "serving", "protos", "explorer", "benchmarks", "examples", "tests"}
+PACKAGES = {"imaging", "training", "export", "serving", "protos", "explorer", "benchmarks", "examples", "tests"}
 ALLOWED = {
     "protos": set(),
-    "training": set(),
+    "imaging": set(),
+    "training": {"imaging"},
     "export": {"training"},
-    "serving": {"protos", "export.manifest"},
+    "serving": {"protos", "export.manifest", "imaging"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the held-out split.
+"""Labelled images in memory, and how they are divided.
 
 A data set is three parts of labelled images. `train` teaches, `held_out` is the fixed stratified part of the
 training set on which everything is chosen, and `test` is looked at once, for the report.
@@ -7,6 +7,7 @@ training set on which everything is chosen, and `test` is looked at once, for th
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,11 @@ from torch import Tensor
 from training.errors import DataError
 
 SPLIT_SEED = 20170101
-"""Seed of the held-out split: the same for every run, so that all runs are judged on the same images."""
+"""Seed of all splits: the same for every run, so that all runs are judged on the same images."""
+MOST_SET_ASIDE_PER_CLASS = 500
+LEAST_TO_SPLIT = 10
+"""A class needs that many images for a tenth of it to be set aside."""
+MOST_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,13 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The three parts of a data set and the names of its classes."""
+    """The three parts of a data set, the names of its classes, and what it is called."""
 
     train: Images
     held_out: Images
     test: Images
     class_labels: tuple[str, ...]
+    name: str
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -71,25 +77,56 @@ class Dataset:
         return sha256.hexdigest()
 
 
-def split_held_out(images: Images, most_per_class: int) -> tuple[Images, Images]:
-    """Set aside a tenth of every class, at most `most_per_class` images of it, the same ones each time.
-
-    Args:
-        images: The whole training set.
-        most_per_class: How many images of a large class to keep back.
-
-    Returns:
-        The part to train on and the held-out part, both in the order of `images`.
+def divide(
+    name: str, class_labels: Sequence[str], train: Images, held_out: Images | None, test: Images | None
+) -> Dataset:
+    """Complete a data set: what is not given is set aside from the training images, the test images first.
 
     Raises:
-        DataError: A class has fewer than ten images.
+        DataError: There is one class only, or classes have too few images; the message names all of them.
+    """
+    splits = (held_out is None) + (test is None)
+    least = LEAST_TO_SPLIT * splits if splits else 1
+    counts = train.labels.bincount(minlength=len(class_labels)).tolist()
+    problems = [
+        f"class {label!r} has {count} training images; at least {least} are needed"
+        for label, count in zip(class_labels, counts, strict=True)
+        if count < least
+    ]
+    if len(class_labels) < 2:
+        problems.append(f"there is one class only, {', '.join(class_labels)!r}; at least two are needed")
+    refuse(name, problems)
+    if test is None:
+        train, test = set_aside(train)
+    if held_out is None:
+        train, held_out = set_aside(train)
+    return Dataset(train, held_out, test, tuple(class_labels), name)
+
+
+def set_aside(images: Images, most_per_class: int = MOST_SET_ASIDE_PER_CLASS) -> tuple[Images, Images]:
+    """Set aside a tenth of every class, at most `most_per_class` images of it, the same ones each time.
+
+    Returns:
+        What is left and what was set aside, both in the order of `images`.
     """
     generator = torch.Generator().manual_seed(SPLIT_SEED)
-    held_out = torch.zeros(len(images), dtype=torch.bool)
+    aside = torch.zeros(len(images), dtype=torch.bool)
     for label in sorted(set(images.labels.tolist())):
         members = (images.labels == label).nonzero().squeeze(1)
-        if len(members) < 10:
-            raise DataError(f"class {label} has {len(members)} training images; at least 10 are needed")
-        kept_back = min(most_per_class, len(members) // 10)
-        held_out[members[torch.randperm(len(members), generator=generator)[:kept_back]]] = True
-    return images.select((~held_out).nonzero().squeeze(1)), images.select(held_out.nonzero().squeeze(1))
+        count = min(most_per_class, len(members) // 10)
+        aside[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return images.select((~aside).nonzero().squeeze(1)), images.select(aside.nonzero().squeeze(1))
+
+
+def refuse(name: str, problems: Sequence[str]) -> None:
+    """Raise one error that names all problems of a data set, if there are any.
+
+    Raises:
+        DataError: There are.
+    """
+    if not problems:
+        return
+    shown = [f"\n  - {problem}" for problem in problems[:MOST_PROBLEMS_SHOWN]]
+    if len(problems) > MOST_PROBLEMS_SHOWN:
+        shown.append(f"\n  and {len(problems) - MOST_PROBLEMS_SHOWN} more")
+    raise DataError(f"{name} cannot be trained on:{''.join(shown)}")

@@ -10,7 +10,7 @@ import pytest
 
 from serving.client import CallError, Client
 from serving.client.__main__ import main
-from tests.serving.test_images import encode, gradient
+from tests.imaging.test_files import encode, gradient
 
 NOBODY = "127.0.0.1:1"
 

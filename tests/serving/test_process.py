@@ -19,7 +19,7 @@ import pytest
 
 from serving.client import Client
 from tests.bundles import write_bundle
-from tests.serving.test_images import encode, gradient
+from tests.imaging.test_files import encode, gradient
 
 ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]

@@ -1,0 +1,86 @@
+"""Decoding one image file and fitting it to a network's input.
+
+The picture is turned as its EXIF tag says, transparent parts become white, it is converted to grey (ITU-R 601
+luma) or to red, green and blue, and resized by a bilinear filter, without keeping the aspect ratio.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+KNOWN_FORMATS = "PNG, JPEG, WebP or BMP"
+PAPER = (255, 255, 255, 255)
+"""What shows through transparent pixels, as in most viewers."""
+
+Pixels = npt.NDArray[np.uint8]
+
+# Sizes are checked below, before anything is decoded, against the caller's own limit.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class ImageError(ValueError):
+    """A file is no image that can be used; the message completes the sentence "it is ..."."""
+
+
+def read_image(file: bytes, shape: tuple[int, int, int], max_pixels: int) -> Pixels:
+    """Decode a file and fit it.
+
+    Args:
+        file: Content of a PNG, JPEG, WebP or BMP file.
+        shape: Channels (1: grey, 3: red, green, blue), height and width to fit it to.
+        max_pixels: Largest width times height that is decoded.
+
+    Returns:
+        uint8 of that shape.
+
+    Raises:
+        ImageError: It is none of these formats, damaged, too large, or has several frames.
+    """
+    image = open_image(file, max_pixels)
+    try:
+        return _fit(image, shape)
+    except Exception as error:  # Pillow's decoders raise many kinds for damaged content
+        raise ImageError(f"a damaged {image.format} file of {image.width}x{image.height} pixels") from error
+
+
+def open_image(file: bytes, max_pixels: int) -> Image.Image:
+    """Read a file's header, and nothing more.
+
+    Raises:
+        ImageError: As for `read_image`, as far as the header shows it.
+    """
+    try:
+        image = Image.open(io.BytesIO(file), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{len(file)} bytes that are no {KNOWN_FORMATS} file") from error
+    except Exception as error:  # as above, for damaged headers
+        raise ImageError(f"a damaged file: it is no readable {KNOWN_FORMATS}") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels, more than the limit of {max_pixels} in all")
+    if (frames := getattr(image, "n_frames", 1)) != 1:
+        raise ImageError(f"an animation of {frames} frames; one frame a file is expected")
+    return image
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether a picture's mode has no colours: black and white, grey, or grey with transparency."""
+    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def _fit(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
+    channels, height, width = shape
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image.convert("RGBA"))
+    image = image.convert("L" if channels == 1 else "RGB")
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.uint8).reshape(height, width, channels)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))

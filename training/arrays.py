@@ -1,0 +1,114 @@
+"""Images from arrays: the four IDX files of MNIST and its kin, or one NPZ file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.dataset import Dataset, Images, divide, refuse
+from training.errors import DataError
+from training.idx import read_idx
+
+IDX_NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+NPZ_NAMES = {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+
+Array = npt.NDArray[Any]
+
+
+def load_idx(folder: Path) -> Dataset:
+    """Read the four files of MNIST, or of a data set named after it, gzipped or not. Classes are numbers.
+
+    Raises:
+        DataError: Something is wrong with them; the message names all that is.
+    """
+    arrays = {
+        part: (read_idx(_find_idx(folder, images)), read_idx(_find_idx(folder, labels)))
+        for part, (images, labels) in IDX_NAMES.items()
+    }
+    return _build(f"IDX files {folder.resolve().name!r}", arrays, None)
+
+
+def load_npz(path: Path) -> Dataset:
+    """Read arrays x_train, y_train and, if there, x_val, y_val, x_test, y_test and class_labels from an NPZ file.
+
+    Images are uint8 (count, height, width), (count, height, width, channels) or (count, channels, height, width);
+    labels are whole numbers from 0.
+
+    Raises:
+        DataError: Something is wrong with them; the message names all that is.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no readable NPZ file: {error}") from error
+    problems = [
+        f"{one} is there, {other} is not"
+        for names in NPZ_NAMES.values()
+        for one, other in (names, names[::-1])
+        if one in found and other not in found
+    ]
+    if "x_train" not in found and "y_train" not in found:
+        problems.append(f"x_train and y_train are not there; found {', '.join(found) or 'nothing'}")
+    refuse(str(path), problems)
+    arrays = {part: (found[x], found[y]) for part, (x, y) in NPZ_NAMES.items() if x in found}
+    return _build(f"NPZ file {path.stem!r}", arrays, found.get("class_labels"))
+
+
+def _find_idx(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).exists() else folder / f"{name}.gz"
+
+
+def _build(name: str, arrays: dict[str, tuple[Array, Array]], class_labels: Array | None) -> Dataset:
+    problems: list[str] = []
+    for part, (images, labels) in arrays.items():
+        problems += [f"{part}: {problem}" for problem in _problems_of(images, labels)]
+    refuse(name, problems)
+    pixels = {part: _as_nchw(images) for part, (images, _) in arrays.items()}
+    shapes = {part: one.shape[1:] for part, one in pixels.items()}
+    if len(set(shapes.values())) > 1:
+        problems.append("the parts differ in channels, height, width: " + _listed(shapes))
+    classes = 1 + max(int(labels.max()) for _, labels in arrays.values())
+    if class_labels is not None and len(class_labels) != classes:
+        problems.append(f"class_labels has {len(class_labels)} names for {classes} classes")
+    refuse(name, problems)
+    names = [str(label) for label in (range(classes) if class_labels is None else class_labels)]
+    parts = {
+        part: Images(torch.tensor(pixels[part]), torch.tensor(labels.astype(np.int64)))
+        for part, (_, labels) in arrays.items()
+    }
+    return divide(name, names, parts["train"], parts.get("val"), parts.get("test"))
+
+
+def _problems_of(images: Array, labels: Array) -> list[str]:
+    problems = []
+    if images.dtype != np.uint8:
+        problems.append(f"images are {images.dtype}, expected uint8 values 0..255")
+    if not (images.ndim == 3 or (images.ndim == 4 and (images.shape[3] in (1, 3) or images.shape[1] in (1, 3)))):
+        problems.append(f"images have shape {images.shape}, expected (count, height, width) or 1 or 3 channels more")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        problems.append(f"labels are {labels.dtype} {labels.shape}, expected whole numbers (count,)")
+    elif len(labels) != len(images):
+        problems.append(f"{len(images)} images came with {len(labels)} labels")
+    elif len(labels) == 0:
+        problems.append("there are no images")
+    elif labels.min() < 0:
+        problems.append(f"labels begin at {labels.min()}, expected 0 or more")
+    return problems
+
+
+def _as_nchw(images: Array) -> Array:
+    if images.ndim == 3:
+        return images[:, np.newaxis]
+    return images.transpose(0, 3, 1, 2) if images.shape[3] in (1, 3) else images
+
+
+def _listed(shapes: dict[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{part} {shape}" for part, shape in shapes.items())

@@ -1,0 +1,44 @@
+"""Finding out what lies at a path, and reading it as a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training import mnist
+from training.arrays import IDX_NAMES, load_idx, load_npz
+from training.dataset import Dataset
+from training.errors import DataError
+from training.folder import load_folder
+
+
+def load_dataset(path: Path, side: int | None = None, download_mnist: bool = False) -> Dataset:
+    """Read the images at a path: an NPZ file, a folder of IDX files, or a folder with one subfolder a class.
+
+    Args:
+        path: Where they are.
+        side: Height and width in pixels that image files are resized to; arrays keep theirs.
+        download_mnist: Whether to fetch MNIST into a folder that is empty or not there.
+
+    Raises:
+        DataError: There is nothing that can be trained on; the message names all that is wrong.
+    """
+    if download_mnist:
+        mnist.fetch(path)
+    if path.is_file():
+        _require_no_side(path, side)
+        return load_npz(path)
+    if not path.is_dir() or not any(path.iterdir()):
+        raise DataError(f"there are no images at {path}; to fetch MNIST into that folder, add --download-mnist")
+    if any(_holds_idx(path, name) for names in IDX_NAMES.values() for name in names):
+        _require_no_side(path, side)
+        return load_idx(path)
+    return load_folder(path, side)
+
+
+def _holds_idx(folder: Path, name: str) -> bool:
+    return (folder / name).exists() or (folder / f"{name}.gz").exists()
+
+
+def _require_no_side(path: Path, side: int | None) -> None:
+    if side is not None:
+        raise DataError(f"{path} holds arrays, which keep their size; leave out --image-side")
