@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.client import DEFAULT_TARGET, Client
-from training import mnist
+from training.arrays import load_idx
 from training.dataset import Images
 
 CALL_IMAGES = 100
@@ -45,7 +45,7 @@ def measure_served_accuracy(client: Client, images: Images, model: str = "mnist"
 def main() -> int:
     """Print both figures; 0 if they are equal."""
     settings = AccuracySettings(_cli_parse_args=True)
-    test = mnist.load(settings.data).test
+    test = load_idx(settings.data).test
     with Client(settings.target) as client:
         client.wait_until_ready(settings.wait_seconds)
         stated = client.get_model(settings.model).test

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from examples.draw_digits import draw
-from training import mnist
+from training.idx import UINT8_CODE
 
 SIDE = 28
 
@@ -28,7 +28,7 @@ def draw_digits(count: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArr
 
 def write_idx(path: Path, values: npt.NDArray[np.uint8]) -> None:
     """Write unsigned bytes as a gzipped IDX file."""
-    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, mnist.IDX_UINT8, values.ndim, *values.shape)
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, UINT8_CODE, values.ndim, *values.shape)
     path.write_bytes(gzip.compress(header + values.tobytes(), compresslevel=1))
 
 

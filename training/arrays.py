@@ -92,7 +92,9 @@ def _problems_of(images: Array, labels: Array) -> list[str]:
     if images.dtype != np.uint8:
         problems.append(f"images are {images.dtype}, expected uint8 values 0..255")
     if not (images.ndim == 3 or (images.ndim == 4 and (images.shape[3] in (1, 3) or images.shape[1] in (1, 3)))):
-        problems.append(f"images have shape {images.shape}, expected (count, height, width) or 1 or 3 channels more")
+        problems.append(
+            f"images have shape {images.shape}, expected (count, height, width), or 1 or 3 channels too"
+        )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         problems.append(f"labels are {labels.dtype} {labels.shape}, expected whole numbers (count,)")
     elif len(labels) != len(images):

@@ -46,6 +46,12 @@ def distort(images: Tensor, affine: Affine, generator: torch.Generator) -> Tenso
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half: (count, channels, height, width)."""
+    flipped = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
+    return torch.where(flipped, images.flip(3), images)
+
+
 def random_maps(count: int, affine: Affine, generator: torch.Generator) -> Tensor:
     """Draw one map from output to input coordinates per image: float32 (count, 2, 3)."""
 

@@ -21,6 +21,7 @@ MOST_SET_ASIDE_PER_CLASS = 500
 LEAST_TO_SPLIT = 10
 """A class needs that many images for a tenth of it to be set aside."""
 MOST_PROBLEMS_SHOWN = 20
+PLAIN_SAMPLE, PLAIN_DEVIATION, PLAIN_SHARE = 2000, 20.0, 0.9
 
 
 @dataclass(frozen=True)
@@ -130,3 +131,13 @@ def refuse(name: str, problems: Sequence[str]) -> None:
     if len(problems) > MOST_PROBLEMS_SHOWN:
         shown.append(f"\n  and {len(problems) - MOST_PROBLEMS_SHOWN} more")
     raise DataError(f"{name} cannot be trained on:{''.join(shown)}")
+
+
+def is_on_plain_ground(images: Images) -> bool:
+    """Whether grey images are strokes on a plain ground: the border of nine in ten hardly varies."""
+    if images.pixels.shape[1] != 1:
+        return False
+    sample = images.pixels[:PLAIN_SAMPLE].float()
+    rows, columns = sample[:, 0, [0, -1], :].flatten(1), sample[:, 0, :, [0, -1]].flatten(1)
+    deviation = torch.cat([rows, columns], dim=1).std(dim=1)
+    return (deviation < PLAIN_DEVIATION).float().mean().item() >= PLAIN_SHARE

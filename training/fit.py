@@ -6,22 +6,24 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, cast
 
 import torch
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 
-from training import mnist
 from training.architectures import ARCHITECTURES
-from training.dataset import Dataset
+from training.dataset import Dataset, is_on_plain_ground
 from training.errors import RunError, TrainingError
 from training.member import require_trainable, train_member
 from training.progress import RunProgress, summary_table
 from training.recipe import RECIPES, Recipe, find_recipe
 from training.run import SETTINGS_FILE, Run, RunSettings, summarize, tool_versions
+from training.sources import load_dataset
 
+OVERRIDES = ("architecture", "epochs", "batch_images", "flip", "strokes")
+"""Fields of a recipe that the command line may change."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -39,43 +41,67 @@ class FitSettings(BaseSettings):
         use_attribute_docstrings=True,
         cli_prog_name="python -m training.fit",
         cli_kebab_case=True,
+        cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_parse_none_str="none",
     )
 
-    recipe: str = Field("default", description=f"How to train each member: {', '.join(RECIPES)}.")
+    recipe: str | None = Field(
+        None,
+        description=f"How to train each member: {', '.join(RECIPES)}. "
+        "By default `default` for strokes on a plain ground, such as digits, and `photographs` for all else.",
+    )
     members: int = Field(6, ge=1, le=999)
     """How many members to train."""
     seed: int = Field(1, ge=1, le=1_000_000)
     """Of the ensemble; member i of it draws from seed * 1000 + i."""
     data: Path = Path("data/mnist")
-    """Folder of the four MNIST files; what is missing is downloaded into it."""
+    """Images: a folder with one subfolder a class, a folder of IDX files, or an NPZ file."""
+    download_mnist: bool | None = None
+    """Fetch MNIST into an empty or missing --data folder; by default only into data/mnist."""
+    image_side: int | None = Field(None, ge=2, le=1024)
+    """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
     run: Path = Path("runs/mnist")
     """New folder for checkpoints, metrics and summary."""
     resume: Path | None = None
-    """Continue the run in this folder with the settings that it began with."""
+    """Continue the run in this folder with the settings that it began with; only --data may have moved."""
     architecture: str | None = Field(None, description=f"Instead of the recipe's: {', '.join(ARCHITECTURES)}.")
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images, instead of the recipe's."""
+    batch_images: int | None = Field(None, ge=2)
+    """Images a step, instead of the recipe's."""
+    flip: bool | None = None
+    """Whether to mirror half of the training images, instead of the recipe's."""
+    strokes: bool | None = None
+    """Whether images are strokes on a plain ground, instead of the recipe's."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What to compute in while learning; auto takes bfloat16 where the processor has instructions for it."""
     threads: int | None = Field(None, ge=1)
     """Processor threads; by default as many as torch finds cores."""
 
-    def chosen_recipe(self) -> Recipe:
-        """The named recipe with what was given instead of its own.
+    def load_dataset(self) -> Dataset:
+        """The images that the settings name.
+
+        Raises:
+            DataError: They cannot be trained on.
+        """
+        download = "data" not in self.model_fields_set if self.download_mnist is None else self.download_mnist
+        return load_dataset(self.data, self.image_side, download)
+
+    def choose_recipe(self, dataset: Dataset) -> Recipe:
+        """The named recipe, or the one that fits the images, with what was given instead of its own.
 
         Raises:
             RecipeError: No recipe has that name.
         """
-        changes = {"architecture": self.architecture, "epochs": self.epochs}
-        return find_recipe(self.recipe).model_copy(
-            update={name: value for name, value in changes.items() if value is not None}
-        )
+        fitting = "default" if is_on_plain_ground(dataset.train) else "photographs"
+        changes = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
+        return find_recipe(self.recipe or fitting).model_copy(update=changes)
 
     def conflicts_with_resume(self) -> list[str]:
         """Options that were given beside --resume although the run already fixes them."""
-        return [f"--{name}" for name in sorted(self.model_fields_set - {"resume", "data"})]
+        fixed = self.model_fields_set - {"resume", "data"}
+        return [f"--{name.replace('_', '-')}" for name in sorted(fixed)]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -111,11 +137,11 @@ def fit(settings: FitSettings, console: Console) -> None:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    dataset = mnist.load(settings.data)
-    run = _open_run(settings, dataset)
+    run, dataset = _resume(settings) if settings.resume else _begin(settings)
     console.print(
         f"{run.folder}: {len(run.settings.seeds)} members of recipe {run.settings.recipe.name!r} on "
-        f"{len(dataset.train):,} images, {run.settings.precision}, {run.settings.threads} threads",
+        f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}, "
+        f"{len(dataset.class_labels)} classes, {run.settings.precision}, {run.settings.threads} threads",
         soft_wrap=True,
     )
     with RunProgress(console, len(run.settings.seeds)) as progress:
@@ -125,7 +151,7 @@ def fit(settings: FitSettings, console: Console) -> None:
     summary = summarize(run.load_members(), dataset)
     run.write_summary(summary)
     console.print(summary_table(summary))
-    console.print(f"Serve it with: python -m export {run.folder} --name mnist --models models", soft_wrap=True)
+    console.print(f"Export it with: python -m export {run.folder} --name NAME --models models", soft_wrap=True)
 
 
 def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
@@ -136,29 +162,37 @@ def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["
     return "bfloat16" if native else "float32"
 
 
-def _open_run(settings: FitSettings, dataset: Dataset) -> Run:
-    if settings.resume is None:
-        resolved = _resolve(settings, dataset)
-        require_trainable(resolved.plan(resolved.seeds[0]), dataset)
-        return Run.create(settings.run, resolved)
+def _begin(settings: FitSettings) -> tuple[Run, Dataset]:
+    dataset = settings.load_dataset()
+    resolved = _resolve(settings, dataset)
+    require_trainable(resolved.plan(resolved.seeds[0]), dataset)
+    return Run.create(settings.run, resolved), dataset
+
+
+def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
+    folder = cast(Path, settings.resume)
     if conflicts := settings.conflicts_with_resume():
-        raise RunError(f"--resume takes its settings from {settings.resume}; leave out {', '.join(conflicts)}")
-    run = Run.open(settings.resume)
+        raise RunError(f"--resume takes its settings from {folder}; leave out {', '.join(conflicts)}")
+    run = Run.open(folder)
+    path = settings.data if "data" in settings.model_fields_set else run.settings.data_path
+    dataset = load_dataset(path, run.settings.image_side)
     if run.settings.data_sha256 != dataset.digest():
-        raise RunError(f"the images in {settings.data} are not those that {settings.resume} began with")
+        raise RunError(f"the images in {path} are not those that {folder} began with")
     torch.set_num_threads(run.settings.threads)
-    return run
+    return run, dataset
 
 
 def _resolve(settings: FitSettings, dataset: Dataset) -> RunSettings:
     return RunSettings(
-        recipe=settings.chosen_recipe(),
+        recipe=settings.choose_recipe(dataset),
         seeds=tuple(settings.seed * 1000 + member for member in range(1, settings.members + 1)),
         precision=choose_precision(settings.precision),
         threads=torch.get_num_threads(),
         class_labels=dataset.class_labels,
         image_shape=dataset.image_shape,
-        data="MNIST",
+        data=dataset.name,
+        data_path=settings.data.resolve(),
+        image_side=settings.image_side,
         data_sha256=dataset.digest(),
         tools=tool_versions(),
     )

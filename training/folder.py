@@ -57,6 +57,8 @@ def load_folder(folder: Path, side: int | None) -> Dataset:
     for part, found in headers.items():
         unknown = sorted({header.label for header in found} - set(classes))
         problems += [f"{part} has a class {label!r} that train has not" for label in unknown]
+    if not classes:
+        problems.append("there is no class folder with images")
     refuse(str(folder), problems)
     shape = _choose_shape([header for found in headers.values() for header in found], side)
     read = {part: _read_images(found, classes, shape, problems) for part, found in headers.items()}
@@ -102,9 +104,8 @@ def _choose_shape(headers: list[_Header], side: int | None) -> tuple[int, int, i
     channels = 1 if all(header.grey for header in headers) else 3
     if side is not None:
         return channels, side, side
-    sizes = {header.size for header in headers}
-    if len(sizes) == 1 and max(*sizes, key=max)[0:2] and max(next(iter(sizes))) <= LARGEST_KEPT_SIDE:
-        ((width, height),) = sizes
+    width, height = headers[0].size
+    if all(header.size == (width, height) for header in headers) and max(width, height) <= LARGEST_KEPT_SIDE:
         return channels, height, width
     return channels, DEFAULT_SIDE, DEFAULT_SIDE
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from training.architectures import Network, PixelStatistics
-from training.augmentation import distort
+from training.augmentation import distort, flip_some
 from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
 from training.dataset import Dataset, Images
 from training.errors import DivergenceError, RecipeError
@@ -227,6 +227,8 @@ def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Ge
     """One optimizer step; gives the batch's mean loss in nats and how many images were classified right."""
     recipe, precision = learner.plan.recipe, learner.plan.precision
     pixels = distort(batch.pixels.float(), recipe.affine, generator)
+    if recipe.flip:
+        pixels = flip_some(pixels, generator)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         logits = learner.network(pixels)

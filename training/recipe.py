@@ -21,7 +21,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     epochs: int = Field(ge=1)
     """Passes over the training images."""
     batch_images: int = Field(default=128, ge=2)
-    """Images a step; the last, smaller batch of an epoch is left out."""
+    """Most images a step. What is left of an epoch after the last whole batch is left out of it."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """The constant rate, or the peak of the cycle."""
     schedule: Literal["constant", "one_cycle"] = "constant"
@@ -36,6 +36,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Decay a step of the moving average of the weights that becomes the member; 0 keeps the last weights."""
     affine: Affine = Affine()
     """Random distortion of the training images."""
+    flip: bool = False
+    """Mirror half of the training images; right for most photographs, wrong for anything that is read."""
     strokes: bool = True
     """Bring the ground of each image to black and its strokes to white first; right for digits, wrong for
     photographs."""
@@ -66,6 +68,19 @@ RECIPES = {
             weight_decay=0.02,
             average_decay=0.998,
             affine=Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12),
+        ),
+        Recipe(
+            name="photographs",
+            architecture="cnn_blocks",
+            epochs=30,
+            batch_images=64,
+            learning_rate=3e-3,
+            schedule="one_cycle",
+            weight_decay=0.05,
+            average_decay=0.998,
+            affine=Affine(rotation_degrees=8, shift=0.1, shear_radians=0.1, zoom=0.1),
+            flip=True,
+            strokes=False,
         ),
         Recipe(
             name="lesson",

@@ -45,6 +45,10 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Channels, height, width."""
     data: str
     """What the images are."""
+    data_path: Path
+    """Where they were read from."""
+    image_side: int | None
+    """Height and width that image files were resized to, if that was asked for."""
     data_sha256: str
     """`Dataset.digest` of all three parts."""
     tools: dict[str, str]

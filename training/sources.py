@@ -22,21 +22,26 @@ def load_dataset(path: Path, side: int | None = None, download_mnist: bool = Fal
     Raises:
         DataError: There is nothing that can be trained on; the message names all that is wrong.
     """
-    if download_mnist:
+    if download_mnist and (_is_empty(path) or _holds_idx(path)):
         mnist.fetch(path)
     if path.is_file():
         _require_no_side(path, side)
         return load_npz(path)
-    if not path.is_dir() or not any(path.iterdir()):
+    if _is_empty(path):
         raise DataError(f"there are no images at {path}; to fetch MNIST into that folder, add --download-mnist")
-    if any(_holds_idx(path, name) for names in IDX_NAMES.values() for name in names):
+    if _holds_idx(path):
         _require_no_side(path, side)
         return load_idx(path)
     return load_folder(path, side)
 
 
-def _holds_idx(folder: Path, name: str) -> bool:
-    return (folder / name).exists() or (folder / f"{name}.gz").exists()
+def _is_empty(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _holds_idx(folder: Path) -> bool:
+    names = {name for pair in IDX_NAMES.values() for name in pair}
+    return folder.is_dir() and any(path.name.removesuffix(".gz") in names for path in folder.iterdir())
 
 
 def _require_no_side(path: Path, side: int | None) -> None:

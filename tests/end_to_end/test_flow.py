@@ -13,7 +13,9 @@ from export.manifest import read_manifest
 from serving.client import Client
 from tests.conftest import StartServer
 from tests.digits import draw_digits
+from tests.pictures import CLASSES, write_pictures
 from training.fit import main as fit
+from training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +62,19 @@ def test_the_manifest_tells_people_and_programs_the_same(trained_models: Path) -
     assert manifest["parity"]["largest_difference"] <= 1e-5
     assert manifest["recipe"]["architecture"] == "cnn_bn_dropout"
     assert len(manifest["members"]) == 3
+
+
+def test_a_folder_of_colour_pictures_trains_exports_and_serves(tmp_path: Path, start_server: StartServer) -> None:
+    """Ten classes, 32x32 pixels, not a line of code; new pictures of another size are recognized."""
+    data = write_pictures(tmp_path / "pictures", count_per_class=40)
+    run, models = str(tmp_path / "run"), tmp_path / "models"
+    assert fit(["--data", str(data), "--run", run, "--members", "2", "--epochs", "12"]) == 0
+    assert Run.open(Path(run)).settings.recipe.name == "photographs"
+    assert export([run, "--name", "pictures", "--models", str(models)]) == 0
+    fresh = write_pictures(tmp_path / "fresh", count_per_class=4, side=50, seed=9)
+    files = sorted(fresh.rglob("*.png"))
+    with Client(f"127.0.0.1:{start_server(models).grpc_port}") as client:
+        assert list(client.get_model().class_labels) == sorted(CLASSES)
+        found = client.classify(files).classifications
+    right = sum(one.label == file.parent.name for one, file in zip(found, files, strict=True))
+    assert right >= 0.8 * len(files)

@@ -13,7 +13,7 @@ from examples.draw_digits import EXAMPLES, draw_example
 from export.manifest import read_manifest
 from serving.client import Client
 from tests.conftest import StartServer
-from training import mnist
+from training.arrays import load_idx
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = ROOT / "models/mnist/1"
@@ -51,5 +51,5 @@ def test_the_example_images_are_those_that_the_project_draws() -> None:
 
 def test_all_of_mnist_through_grpc_gives_exactly_the_manifests_accuracy(shipped: Client, real_mnist: Path) -> None:
     with shipped as client:
-        served = measure_served_accuracy(client, mnist.load(real_mnist).test)
+        served = measure_served_accuracy(client, load_idx(real_mnist).test)
     assert served == read_manifest(BUNDLE).test.accuracy

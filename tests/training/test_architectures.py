@@ -35,6 +35,16 @@ SIZES = {
         CONVOLUTION_PARAMETERS + BATCHNORM_PARAMETERS + 1025 * 512 + 2 * 512 + 513 * 10,
         CONVOLUTION_MULTIPLY_ADDS + 1034 * 512,
     ),
+    "cnn_blocks": (  # padded: 28, pool 14, pool 7
+        (9 * 1 + 1) * 32
+        + (9 * 32 + 1) * (32 + 64)
+        + (9 * 64 + 1) * 64
+        + 2 * (32 + 32 + 64 + 64)
+        + (64 * 49 + 1) * 256
+        + 2 * 256
+        + 257 * 10,
+        9 * (28**2 * (32 + 32 * 32) + 14**2 * (32 * 64 + 64 * 64)) + 64 * 49 * 256 + 256 * 10,
+    ),
     "cnn_slim": (
         CONVOLUTION_PARAMETERS + BATCHNORM_PARAMETERS + 1025 * 256 + 2 * 256 + 257 * 10,
         CONVOLUTION_MULTIPLY_ADDS + 1034 * 256,
@@ -88,7 +98,7 @@ class TestEveryArchitecture:
 
 def test_only_the_dropout_networks_drop() -> None:
     dropping = [name for name in ARCHITECTURES if any(type(m) is torch.nn.Dropout for m in build(name).modules())]
-    assert dropping == ["cnn_bn_dropout", "cnn_slim"]
+    assert dropping == ["cnn_bn_dropout", "cnn_slim", "cnn_blocks"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
@@ -99,6 +109,13 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 def test_images_too_small_are_refused() -> None:
     with pytest.raises(RecipeError, match="15x28 pixels are too small"):
         build("cnn", (1, 15, 28))
+
+
+@pytest.mark.parametrize(("side", "blocks"), [(8, 1), (15, 1), (28, 2), (32, 3), (64, 4), (224, 5)])
+def test_depth_follows_the_size_of_the_images(side: int, blocks: int) -> None:
+    network = build("cnn_blocks", (3, side, side + 5))
+    assert sum(isinstance(module, torch.nn.MaxPool2d) for module in network.modules()) == blocks
+    assert network(torch.zeros(2, 3, side, side + 5)).shape == (2, 10)
 
 
 def test_normalize_gives_mean_zero_and_deviation_one() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from training.augmentation import Affine, distort, random_maps
+from training.augmentation import Affine, distort, flip_some, random_maps
 
 STRONG = Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12)
 
@@ -60,6 +60,15 @@ def test_zoom_scales_each_axis_on_its_own() -> None:
     assert 0.8 <= zooms.min() < 0.81
     assert 1.19 < zooms.max() <= 1.2001
     assert not torch.equal(zooms[0], zooms[1])
+
+
+def test_half_of_the_images_are_mirrored_whole() -> None:
+    images = torch.arange(400.0).view(100, 1, 2, 2)
+    flipped = flip_some(images, seeded())
+    mirrored = [bool(torch.equal(one, other.flip(2))) for one, other in zip(flipped, images, strict=True)]
+    same = [bool(torch.equal(one, other)) for one, other in zip(flipped, images, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 35 < sum(mirrored) < 65
 
 
 @pytest.mark.parametrize("bad", [{"shift": 1.5}, {"zoom": -0.1}, {"rotation": 5}])

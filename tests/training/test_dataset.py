@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.dataset import Dataset, Images, split_held_out
+from training.dataset import Dataset, Images, divide, is_on_plain_ground, set_aside
 from training.errors import DataError
 
 
@@ -17,24 +17,59 @@ def numbered(count: int, classes: int = 2) -> Images:
 @pytest.mark.parametrize(("most", "kept_back"), [(3, 3), (5, 5), (100, 5)])
 def test_split_keeps_back_the_same_of_each_class(most: int, kept_back: int) -> None:
     """A tenth of 50, unless that is more than asked for."""
-    train, held_out = split_held_out(numbered(100), most)
+    train, held_out = set_aside(numbered(100), most)
     assert held_out.labels.bincount().tolist() == [kept_back] * 2
     assert train.labels.bincount().tolist() == [50 - kept_back] * 2
 
 
 def test_split_loses_and_repeats_nothing() -> None:
-    train, held_out = split_held_out(numbered(100), 10)
+    train, held_out = set_aside(numbered(100), 10)
     assert sorted(torch.cat([train.pixels, held_out.pixels]).flatten().tolist()) == list(range(100))
 
 
 def test_split_is_the_same_each_time() -> None:
-    first, second = (split_held_out(numbered(100), 10)[1].pixels for _ in range(2))
+    first, second = (set_aside(numbered(100), 10)[1].pixels for _ in range(2))
     assert torch.equal(first, second)
 
 
-def test_split_refuses_a_class_that_is_too_small() -> None:
-    with pytest.raises(DataError, match="class 1 has 9 training images; at least 10 are needed"):
-        split_held_out(numbered(19), 1)
+def test_what_is_not_given_is_set_aside_from_the_training_images() -> None:
+    dataset = divide("numbers", ("even", "odd"), numbered(200), None, None)
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (162, 18, 20)
+    seen = torch.cat([part.pixels for part in (dataset.train, dataset.held_out, dataset.test)])
+    assert sorted(seen.flatten().tolist()) == list(range(200))
+
+
+def test_what_is_given_is_taken_as_it_is() -> None:
+    held_out, test = numbered(3), numbered(4)
+    dataset = divide("numbers", ("even", "odd"), numbered(6), held_out, test)
+    assert dataset.held_out is held_out
+    assert dataset.test is test
+    assert len(dataset.train) == 6
+
+
+def test_all_classes_that_are_too_small_are_named() -> None:
+    with pytest.raises(DataError) as error:
+        divide("numbers", ("a", "b", "c"), numbered(38), None, None)
+    message = str(error.value)
+    assert "class 'a' has 19 training images; at least 20 are needed" in message
+    assert "class 'b' has 19" in message
+    assert "class 'c' has 0" in message
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(DataError, match="one class only, 'a'; at least two are needed"):
+        divide("numbers", ("a",), numbered(50, classes=1), None, None)
+
+
+def test_strokes_are_told_from_photographs_by_their_border() -> None:
+    generator = torch.Generator().manual_seed(0)
+    strokes = torch.full((20, 1, 8, 8), 240, dtype=torch.uint8)
+    strokes[:, :, 2:6, 2:6] = torch.randint(0, 255, (20, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    noise = torch.randint(0, 255, (20, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    labels = torch.zeros(20, dtype=torch.int64)
+    assert is_on_plain_ground(Images(strokes, labels))
+    assert not is_on_plain_ground(Images(noise, labels))
+    assert not is_on_plain_ground(Images(strokes.repeat(1, 3, 1, 1), labels)), "colour is never strokes"
 
 
 @pytest.mark.parametrize(
@@ -52,5 +87,5 @@ def test_images_must_fit_their_labels(pixels: torch.Tensor, labels: torch.Tensor
 
 def test_digest_tells_data_sets_apart() -> None:
     one, other = numbered(4), numbered(5)
-    same = [Dataset(one, one, one, ("a", "b")).digest() for _ in range(2)]
-    assert same[0] == same[1] != Dataset(one, one, other, ("a", "b")).digest()
+    same = [Dataset(one, one, one, ("a", "b"), "n").digest() for _ in range(2)]
+    assert same[0] == same[1] != Dataset(one, one, other, ("a", "b"), "n").digest()

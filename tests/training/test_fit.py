@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.digits import write_digits
 from training.checkpoint import load_tensors
 from training.fit import choose_precision, main
 from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE
@@ -66,7 +67,7 @@ def test_a_folder_in_use_is_not_overwritten(
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, lesson"),
+        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, photographs, lesson"),
         (["--architecture", "resnet"], 1, "no architecture is called 'resnet'"),
         (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
     ],
@@ -90,6 +91,22 @@ def test_resume_refuses_settings_of_its_own(
     main(arguments(drawn_digits, tmp_path / "run"))
     assert main(["--data", str(drawn_digits), "--resume", str(tmp_path / "run"), "--members", "3"]) == 1
     assert "leave out --members" in capsys.readouterr().err
+
+
+def test_resume_finds_the_images_where_they_were(drawn_digits: Path, tmp_path: Path) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    (tmp_path / "run" / SUMMARY_FILE).unlink()
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / SUMMARY_FILE).exists()
+
+
+def test_resume_refuses_other_images(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    other = write_digits(tmp_path / "other", train=640, test=100)
+    assert main(["--data", str(other), "--resume", str(tmp_path / "run")]) == 1
+    assert f"the images in {other} are not those that" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_folder_without_a_run(

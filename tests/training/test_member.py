@@ -72,7 +72,7 @@ def dataset() -> Dataset:
             pixels[index, 0, 4:12, 1 + 8 * label : 7 + 8 * label] = 220
         return Images(pixels, labels)
 
-    return Dataset(squares(64), squares(32), squares(32), ("left", "right"))
+    return Dataset(squares(64), squares(32), squares(32), ("left", "right"), "squares")
 
 
 def plan(seed: int = 1, recipe: Recipe = RECIPE, precision: torch.dtype = torch.float32) -> Plan:

@@ -17,7 +17,7 @@ def test_every_recipe_trains_an_architecture_that_exists(name: str) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="'best'; there are default, lesson"):
+    with pytest.raises(RecipeError, match="'best'; there are default, photographs, lesson"):
         find_recipe("best")
 
 

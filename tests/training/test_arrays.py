@@ -1,0 +1,130 @@
+"""IDX and NPZ files are read exactly; what is wrong with them is named, all at once."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.digits import write_digits, write_idx
+from training.arrays import load_idx, load_npz
+from training.errors import DataError
+from training.idx import read_idx
+
+
+def test_idx_files_are_read_as_they_were_written(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    write_idx(tmp_path / "values.gz", values)
+    assert np.array_equal(read_idx(tmp_path / "values.gz"), values)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not gzip", "cannot be read"),
+        (gzip.compress(bytes(100))[:-9], "cannot be read"),
+        (gzip.compress(b""), "no IDX file"),
+        (gzip.compress(bytes([0, 0, 0x0D, 1, 0, 0, 0, 0])), "it starts with 00 00 0d 01"),
+        (gzip.compress(bytes([0, 0, 8, 3, 0, 0])), "ends inside its header"),
+        (gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2, 3])), "holds 3 values, its header promises 5"),
+    ],
+)
+def test_damaged_idx_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "file.gz").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_idx(tmp_path / "file.gz")
+
+
+def test_idx_files_need_not_be_packed(tmp_path: Path) -> None:
+    write_idx(tmp_path / "values.gz", np.arange(6, dtype=np.uint8))
+    (tmp_path / "values").write_bytes(gzip.decompress((tmp_path / "values.gz").read_bytes()))
+    assert read_idx(tmp_path / "values").tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_four_files_become_three_parts(drawn_digits: Path) -> None:
+    dataset = load_idx(drawn_digits)
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (580, 60, 200)
+    assert dataset.image_shape == (1, 28, 28)
+    assert dataset.class_labels == tuple("0123456789")
+
+
+def test_a_missing_idx_file_is_named(tmp_path: Path) -> None:
+    write_digits(tmp_path, train=200, test=20)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz cannot be read: .*No such file"):
+        load_idx(tmp_path)
+
+
+def write_npz(path: Path, **changes: Any) -> Path:
+    """A valid file of 40 colour images, with some of its arrays exchanged, or left out (None)."""
+    arrays: dict[str, Any] = {
+        "x_train": (np.arange(40 * 8 * 8 * 3) % 251).astype(np.uint8).reshape(40, 8, 8, 3),
+        "y_train": np.arange(40) % 2,
+        "x_test": np.zeros((4, 8, 8, 3), np.uint8),
+        "y_test": np.arange(4) % 2,
+    } | changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_an_npz_file_of_colour_images(tmp_path: Path) -> None:
+    dataset = load_npz(write_npz(tmp_path / "a.npz", class_labels=np.array(["cat", "dog"])))
+    assert dataset.image_shape == (3, 8, 8)
+    assert dataset.class_labels == ("cat", "dog")
+    assert dataset.name == "NPZ file 'a'"
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (36, 4, 4)
+    red, green, blue = dataset.train.pixels[0, :, 0, 1].tolist()
+    assert ((green - red) % 251, (blue - green) % 251) == (1, 1)
+
+
+@pytest.mark.parametrize("shape", [(40, 8, 8), (40, 1, 8, 8), (40, 8, 8, 1)])
+def test_grey_images_in_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    pixels = np.zeros(shape, np.uint8)
+    dataset = load_npz(write_npz(tmp_path / "a.npz", x_train=pixels, x_test=pixels[:4]))
+    assert dataset.image_shape == (1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        ({"y_train": None}, ["x_train is there, y_train is not"]),
+        ({"x_train": None, "y_train": None}, ["x_train and y_train are not there; found x_test, y_test"]),
+        ({"y_train": np.arange(39) % 2}, ["train: 40 images came with 39 labels"]),
+        ({"x_train": np.zeros((40, 8, 8, 3))}, ["train: images are float64, expected uint8"]),
+        ({"x_train": np.zeros((40, 8, 8, 5), np.uint8)}, ["train: images have shape (40, 8, 8, 5)"]),
+        ({"y_train": np.zeros(40)}, ["train: labels are float64 (40,), expected whole numbers"]),
+        ({"y_train": np.arange(40) % 2 - 1}, ["train: labels begin at -1, expected 0 or more"]),
+        (
+            {"x_test": np.zeros((4, 9, 8, 3), np.uint8)},
+            ["differ in channels, height, width: train (3, 8, 8), test (3, 9, 8)"],
+        ),
+        ({"y_train": np.zeros(40, int), "y_test": np.zeros(4, int)}, ["one class only"]),
+        ({"class_labels": np.array(["a", "b", "c"])}, ["class_labels has 3 names for 2 classes"]),
+        (
+            {"x_train": np.zeros((40, 8, 8, 3)), "y_test": np.arange(3)},
+            ["train: images are float64", "test: 4 images came with 3 labels"],
+        ),
+    ],
+)
+def test_everything_that_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], messages: list[str]) -> None:
+    with pytest.raises(DataError) as error:
+        load_npz(write_npz(tmp_path / "a.npz", **changes))
+    for message in messages:
+        assert message in str(error.value)
+
+
+def test_arrays_of_python_objects_are_refused(tmp_path: Path) -> None:
+    """They would be unpickled, and that can run code."""
+    np.savez(tmp_path / "a.npz", x_train=np.array([{}], dtype=object))
+    with pytest.raises(DataError, match="no readable NPZ file"):
+        load_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK not a zip"])
+def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match="no readable NPZ file"):
+        load_npz(tmp_path / "a.npz")

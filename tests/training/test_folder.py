@@ -1,0 +1,161 @@
+"""Folders of image files: what is read, what is chosen, and everything that is wrong named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from training.dataset import MOST_PROBLEMS_SHOWN
+from training.errors import DataError
+from training.folder import load_folder
+from training.sources import load_dataset
+
+
+def fill(folder: Path, count: int = 20, size: tuple[int, int] = (8, 8), mode: str = "L", colour: int = 90) -> Path:
+    """Write plain pictures into a class folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new(mode, size, colour).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of 20 grey pictures."""
+    for name in ("cat", "dog"):
+        fill(tmp_path / "pets" / name)
+    return tmp_path / "pets"
+
+
+def test_a_folder_a_class_is_divided_in_three(folder: Path) -> None:
+    dataset = load_folder(folder, None)
+    assert dataset.class_labels == ("cat", "dog")
+    assert dataset.image_shape == (1, 8, 8)
+    assert dataset.name == "image folder 'pets'"
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (34, 2, 4)
+
+
+def test_given_parts_are_kept(tmp_path: Path) -> None:
+    for part, count in (("train", 5), ("val", 2), ("test", 3)):
+        for name in ("cat", "dog"):
+            fill(tmp_path / part / name, count)
+    dataset = load_folder(tmp_path, None)
+    assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (10, 4, 6)
+
+
+def test_labels_follow_the_folders(tmp_path: Path) -> None:
+    fill(tmp_path / "dark", colour=10)
+    fill(tmp_path / "light", colour=250)
+    train = load_folder(tmp_path, None).train
+    assert torch.equal(train.pixels[:, 0, 0, 0] > 128, train.labels == 1)
+
+
+def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
+    for name in ("10", "9", "1", "none"):
+        fill(tmp_path / name)
+    assert load_folder(tmp_path, None).class_labels == ("1", "9", "10", "none")
+
+
+def test_one_picture_in_colour_makes_all_colour(folder: Path) -> None:
+    fill(folder / "dog", 1, mode="RGB")
+    assert load_folder(folder, None).image_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(("size", "side", "shape"), [((12, 10), None, (1, 32, 32)), ((8, 8), 16, (1, 16, 16))])
+def test_pictures_are_resized_if_they_differ_or_if_asked(
+    folder: Path, size: tuple[int, int], side: int | None, shape: tuple[int, int, int]
+) -> None:
+    fill(folder / "dog", 1, size)
+    assert load_folder(folder, side).image_shape == shape
+
+
+def test_large_pictures_of_one_size_are_resized(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, size=(65, 40))
+    assert load_folder(tmp_path, None).image_shape == (1, 32, 32)
+
+
+def test_small_pictures_of_one_size_keep_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, size=(20, 16))  # width, height
+    assert load_folder(tmp_path, None).image_shape == (1, 16, 20)
+
+
+def test_hidden_files_are_passed_over(folder: Path) -> None:
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "cat" / ".hidden.png").write_bytes(b"x")
+    assert load_folder(folder, None).class_labels == ("cat", "dog")
+
+
+def test_everything_that_is_wrong_is_named_at_once(folder: Path) -> None:
+    (folder / "cat" / "notes.txt").write_text("hello")
+    (folder / "dog" / "broken.png").write_bytes((folder / "dog" / "0.png").read_bytes()[:20])
+    (folder / "loose.png").write_bytes(b"x")
+    (folder / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        load_folder(folder, None)
+    message = str(error.value)
+    assert message.startswith(f"{folder} cannot be trained on:")
+    assert f"{folder}/cat/notes.txt is 5 bytes that are no PNG, JPEG, WebP or BMP file" in message
+    assert f"{folder}/dog/broken.png is" in message
+    assert f"{folder}/loose.png lies outside the class folders" in message
+    assert f"{folder}/empty has no images" in message
+
+
+def test_damaged_content_is_found_before_training(folder: Path) -> None:
+    whole = fill(folder.parent / "other", 1, (64, 64), "RGB") / "0.png"
+    (folder / "cat" / "cut.png").write_bytes(whole.read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"cut.png is a damaged PNG file of 64x64 pixels"):
+        load_folder(folder, None)
+
+
+def test_long_lists_end_with_a_count(folder: Path) -> None:
+    for number in range(MOST_PROBLEMS_SHOWN + 7):
+        (folder / f"loose-{number}").touch()
+    with pytest.raises(DataError, match=r"and 7 more$"):
+        load_folder(folder, None)
+
+
+def test_classes_of_other_parts_must_be_known(tmp_path: Path) -> None:
+    for place in ("train/a", "train/b", "test/a", "test/c"):
+        fill(tmp_path / place)
+    with pytest.raises(DataError, match="test has a class 'c' that train has not"):
+        load_folder(tmp_path, None)
+
+
+def test_small_classes_are_named_with_their_count(folder: Path) -> None:
+    fill(folder / "bird", 19)
+    with pytest.raises(DataError, match="class 'bird' has 19 training images; at least 20 are needed"):
+        load_folder(folder, None)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "only")
+    with pytest.raises(DataError, match="one class only"):
+        load_folder(tmp_path, None)
+
+
+class TestSources:
+    def test_a_folder_of_idx_files(self, drawn_digits: Path) -> None:
+        assert load_dataset(drawn_digits).name == f"IDX files {drawn_digits.name!r}"
+
+    def test_a_folder_of_images(self, folder: Path) -> None:
+        assert load_dataset(folder, side=9).image_shape == (1, 9, 9)
+
+    def test_arrays_keep_their_size(self, drawn_digits: Path) -> None:
+        with pytest.raises(DataError, match="leave out --image-side"):
+            load_dataset(drawn_digits, side=9)
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_nothing_is_downloaded_unasked(self, tmp_path: Path, exists: bool) -> None:
+        place = tmp_path if exists else tmp_path / "nowhere"
+        with pytest.raises(DataError, match=r"there are no images at .* add --download-mnist"):
+            load_dataset(place)
+
+    def test_mnist_is_never_downloaded_among_other_images(self, folder: Path) -> None:
+        before = sorted(folder.rglob("*"))
+        load_dataset(folder, download_mnist=True)
+        assert sorted(folder.rglob("*")) == before
