@@ -16,7 +16,7 @@ from rich.console import Console
 from training.architectures import ARCHITECTURES
 from training.dataset import Dataset, is_on_plain_ground
 from training.errors import RunError, TrainingError
-from training.member import require_trainable, train_member
+from training.member import bytes_on_disk, require_trainable, train_member
 from training.progress import RunProgress, summary_table
 from training.recipe import RECIPES, Recipe, find_recipe
 from training.run import SETTINGS_FILE, Run, RunSettings, summarize, tool_versions
@@ -119,10 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         fit(settings, console)
     except KeyboardInterrupt:
-        begun = (folder / SETTINGS_FILE).exists()
-        advice = f" Continue with: python -m training.fit --resume {folder}" if begun else ""
-        print(f"Interrupted.{advice}", file=sys.stderr)
+        print(f"Interrupted.{_advice(folder)}", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except OSError as error:
+        print(f"{error}.{_advice(folder)}", file=sys.stderr)
+        return EXIT_FAILED
     except TrainingError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -162,11 +163,19 @@ def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> Literal["
     return "bfloat16" if native else "float32"
 
 
+def _advice(folder: Path) -> str:
+    begun = (folder / SETTINGS_FILE).exists()
+    return f" Continue with: python -m training.fit --resume {folder}" if begun else ""
+
+
 def _begin(settings: FitSettings) -> tuple[Run, Dataset]:
     dataset = settings.load_dataset()
     resolved = _resolve(settings, dataset)
-    require_trainable(resolved.plan(resolved.seeds[0]), dataset)
-    return Run.create(settings.run, resolved), dataset
+    plan = resolved.plan(resolved.seeds[0])
+    require_trainable(plan, dataset)
+    run = Run.create(settings.run, resolved)
+    run.require_space(len(resolved.seeds) * bytes_on_disk(plan, dataset))
+    return run, dataset
 
 
 def _resume(settings: FitSettings) -> tuple[Run, Dataset]:

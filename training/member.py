@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from training.architectures import Network, PixelStatistics
+from training.architectures import Network, PixelStatistics, count_parameters
 from training.augmentation import distort, flip_some
 from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
 from training.dataset import Dataset, Images
@@ -87,6 +87,11 @@ def require_trainable(plan: Plan, dataset: Dataset) -> None:
     """
     steps_an_epoch(dataset.train, plan.recipe)
     Learner(plan, dataset)
+
+
+def bytes_on_disk(plan: Plan, dataset: Dataset) -> int:
+    """About how much a member needs while it learns: weights, their average and two moments, old and new file."""
+    return 2 * 4 * 4 * count_parameters(Learner(plan, dataset).network)
 
 
 class Learner:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -132,6 +133,19 @@ class Run:
     def member_folder(self, member: int) -> Path:
         """Where member `member`, counted from 1, is kept."""
         return self.folder / f"member-{member}"
+
+    def require_space(self, needed_bytes: int) -> None:
+        """Find out before training whether its files will fit on the disk.
+
+        Raises:
+            RunError: They will not.
+        """
+        free_bytes = shutil.disk_usage(self.folder).free
+        if free_bytes < needed_bytes:
+            raise RunError(
+                f"{self.folder} has {free_bytes / 1e6:.0f} MB of free disk, the run needs "
+                f"{needed_bytes / 1e6:.0f} MB; make room, then continue with --resume {self.folder}"
+            )
 
     def load_members(self) -> list[tuple[Network, CheckpointHeader]]:
         """All trained members in order.

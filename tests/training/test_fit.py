@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +119,44 @@ def test_resume_refuses_a_folder_without_a_run(
 ) -> None:
     assert main(["--data", str(drawn_digits), "--resume", str(tmp_path)]) == 1
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_before_training(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e5))
+    assert main(arguments(drawn_digits, tmp_path / "run")) == 1
+    said = capsys.readouterr().err
+    assert "has 0 MB of free disk, the run needs 1 MB" in said
+    assert not (tmp_path / "run" / "member-1").exists()
+    monkeypatch.undo()
+    assert main(["--resume", str(tmp_path / "run")]) == 0, "once there is room, as the message says"
+
+
+def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_later(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = count(1)
+
+    def sync(_: int) -> None:
+        if next(written) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", sync)
+        assert main(arguments(drawn_digits, tmp_path / "run")) == 1
+    run = tmp_path / "run"
+    said = f"[Errno 28] No space left on device. Continue with: python -m training.fit --resume {run}\n"
+    assert capsys.readouterr().err == said
+    assert main(["--resume", str(run)]) == 0
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(arguments(drawn_digits, tmp_path / "file" / "run")) == 1
+    assert "cannot be written: [Errno 20] Not a directory" in capsys.readouterr().err
 
 
 def test_precision_follows_the_processor_only_if_asked_to() -> None:
