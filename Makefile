@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/*/v1/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy constraints clean
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,8 @@ $(DEVELOP): pyproject.toml constraints.txt
 	@touch $@ $(SERVE)
 
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
+	@if $(BIN)/python -m serving.health >/dev/null 2>&1; then \
+	  echo "A server runs already on port 8001; stop it first." >&2; exit 1; fi
 	@$(BIN)/python -m serving --models models & server=$$!; \
 	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit 0' INT TERM; \
 	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
@@ -60,8 +62,17 @@ schema: $(DEVELOP) ## Write the manifest's JSON Schema to docs/bundle.schema.jso
 accuracy: $(DEVELOP) ## Send the MNIST test images through gRPC; compare with the manifest
 	$(BIN)/python -m benchmarks.accuracy
 
+startup: $(DEVELOP) ## Measure how soon a server is ready and how much memory it holds
+	$(BIN)/python -m benchmarks.startup
+
+ground: $(DEVELOP) ## Ask a running server for digits drawn on several grounds
+	$(BIN)/python -m benchmarks.ground
+
 constraints: $(DEVELOP) ## Write the exact versions that are installed to constraints.txt
-	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	$(BIN)/pip install --quiet --editable '.[explorer]'
+	{ $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; \
+	  grep -E '^onnxruntime-(gpu|openvino)==' constraints.txt; } | sort -f > constraints.new
+	mv constraints.new constraints.txt
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info build dist

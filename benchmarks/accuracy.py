@@ -18,7 +18,10 @@ class AccuracySettings(BaseSettings):
     """Send all MNIST test images to a running server; fail if its accuracy is not the manifest's."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CONSORT_", cli_prog_name="python -m benchmarks.accuracy", use_attribute_docstrings=True
+        env_prefix="CONSORT_",
+        cli_prog_name="python -m benchmarks.accuracy",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
     )
 
     data: Path = Path("data/mnist")

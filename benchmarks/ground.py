@@ -23,7 +23,10 @@ class GroundSettings(BaseSettings):
     """Draw the ten digits with several pens, inks and grounds; ask a running server what they are."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CONSORT_", cli_prog_name="python -m benchmarks.ground", use_attribute_docstrings=True
+        env_prefix="CONSORT_",
+        cli_prog_name="python -m benchmarks.ground",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
     )
 
     target: str = DEFAULT_TARGET

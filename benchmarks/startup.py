@@ -28,7 +28,11 @@ from serving.client import Client
 class StartupSettings(BaseSettings):
     """Start a server several times; print when it was ready and how much memory it held."""
 
-    model_config = SettingsConfigDict(cli_prog_name="python -m benchmarks.startup", use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m benchmarks.startup",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+    )
 
     models: Path = Path("models")
     """Folder of bundles."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import re
-import tempfile
-from collections.abc import Sequence
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +58,7 @@ def export_bundle(run: Run, name: str, models: Path) -> Path:
     shape = run.settings.image_shape
     place = models / name / str(next_version(models / name))
     try:
-        models.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=models) as unfinished:
-            folder = Path(unfinished)
+        with _unfinished_folder(models) as folder:
             graphs = [folder / f"member-{number}.onnx" for number in range(1, len(networks) + 1)]
             for network, graph in zip(networks, graphs, strict=True):
                 write_graph(network, shape, graph)
@@ -93,7 +93,8 @@ def _describe(
                 "averaging": Averaging(temperature=ensemble.temperature),
                 "held_out": Figures(**ensemble.held_out.model_dump()),
                 "test": Figures(**ensemble.test.model_dump()),
-                "recipe": settings.recipe.model_dump(mode="json") | {"data": settings.data},
+                "recipe": settings.recipe.model_dump(mode="json")
+                | {"data": settings.data, "data_sha256": settings.data_sha256},
                 "parity": parity,
                 "self_check": _make_self_check(graphs, settings.image_shape),
                 "tools": settings.tools | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
@@ -126,9 +127,19 @@ def _make_self_check(graphs: Sequence[Path], shape: tuple[int, int, int]) -> Sel
     )
 
 
+@contextmanager
+def _unfinished_folder(models: Path) -> Iterator[Path]:
+    """A new hidden folder, which readers pass over; removed unless it was moved away."""
+    folder = models / f".unfinished-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _move_into_place(folder: Path, place: Path) -> Path:
     """Rename the finished bundle; whoever reads `place` finds nothing or all of it."""
-    folder.chmod(0o755)  # temporary folders are private; the server may run as another user
     for file in folder.iterdir():
         with file.open("rb") as written:
             os.fsync(written.fileno())

@@ -26,6 +26,7 @@ OUTPUT_NAME = "probabilities"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.onnx$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -68,11 +69,11 @@ class Member(Part):
     """Of the file."""
     architecture: str
     """Name of the network's architecture."""
-    seed: int
+    seed: int = Field(ge=-(2**63), le=2**63 - 1)
     """What it was trained from."""
-    parameters: int = Field(ge=1)
+    parameters: Count
     """Trainable numbers."""
-    multiply_adds: int = Field(ge=1)
+    multiply_adds: Count
     """For one image."""
     held_out_accuracy: Share
     """Of this member alone."""
@@ -90,7 +91,7 @@ class Averaging(Part):
 class Figures(Part):
     """How the calibrated average compares with labels."""
 
-    count: int = Field(ge=1)
+    count: Count
     """Images measured on."""
     accuracy: Share
     """Share of images whose top class is the label."""
@@ -224,9 +225,10 @@ def explain(error: ValidationError) -> str:
 
 def _explain_one(problem: dict[str, Any]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] in ("missing", "value_error"):
-        return f"{where}: {problem['msg']}" if where else str(problem["msg"])
-    return f"{where}: {problem['msg']}, got {str(problem['input'])[:80]!r}"
+    what = f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    if not where or problem["type"] in ("missing", "value_error"):
+        return what
+    return f"{what}, got {str(problem['input'])[:80]!r}"
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -1,7 +1,7 @@
 """Decoding one image file and fitting it to a network's input.
 
-The picture is turned as its EXIF tag says, transparent parts become white, it is converted to grey (ITU-R 601
-luma) or to red, green and blue, and resized by a bilinear filter, without keeping the aspect ratio.
+The picture is turned as its EXIF tag says, resized by a bilinear filter without keeping the aspect ratio, laid on
+white where it is transparent, and converted to grey (ITU-R 601 luma) or to red, green and blue.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels, more than the limit of {max_pixels} in all")
-    if (frames := getattr(image, "n_frames", 1)) != 1:
+    # Phones write photographs with a second, smaller picture in the same file: JPEG as MPO.
+    if (frames := getattr(image, "n_frames", 1)) != 1 and image.format != "MPO":
         raise ImageError(f"an animation of {frames} frames; one frame a file is expected")
     return image
 
@@ -74,13 +75,20 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
+    """Resize before anything else that can wait: each step on a large picture costs a copy of it."""
     channels, height, width = shape
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image.convert("RGBA"))
+    image = _as_resizable(ImageOps.exif_transpose(image)).resize((width, height), Image.Resampling.BILINEAR)
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image)
     image = image.convert("L" if channels == 1 else "RGB")
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.uint8).reshape(height, width, channels)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _as_resizable(image: Image.Image) -> Image.Image:
+    """In a mode whose values can be averaged: grey, colour, or colour with transparency, 8 bits each."""
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip instead of scaling
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("L") if is_grey(image) else image.convert("RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,7 +11,7 @@ import structlog
 from serving.errors import StartupError
 from serving.logs import configure_logs
 from serving.server import Server
-from serving.settings import read_settings
+from serving.settings import read_settings, unknown_variables
 
 EXIT_STARTUP_FAILED = 3
 
@@ -20,13 +21,17 @@ def main(arguments: list[str]) -> int:
     try:
         settings = read_settings(arguments)
         configure_logs(settings.log_format, settings.log_level)
-        structlog.get_logger().info("starting", **settings.model_dump(mode="json"))
+        log = structlog.get_logger()
+        log.info("starting", **settings.model_dump(mode="json"))
+        if unknown := unknown_variables(os.environ):
+            log.warning("environment variables that set nothing", names=unknown)
         server = Server(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
         server.start()
     except StartupError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        message = " ".join(str(error).split())  # one line, whatever it quotes
+        print(f"{type(error).__name__}: {message}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
     server.serve()
     server.drain()

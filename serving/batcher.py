@@ -84,6 +84,8 @@ class Batcher:
             if self._closing:
                 raise ShuttingDown("the server is shutting down")
             if self._waiting_images + len(pixels) > self._max_queue_images:
+                self._drop_cancelled()
+            if self._waiting_images + len(pixels) > self._max_queue_images:
                 raise Overloaded(
                     f"{self._waiting_images} images wait already, {len(pixels)} more would exceed the limit of "
                     f"{self._max_queue_images}; try again later"
@@ -101,13 +103,14 @@ class Batcher:
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._take():
+        while (batch := self._take()) or not self._closing:
             self._answer([call for call in batch if call.answer.set_running_or_notify_cancel()])
 
     def _take(self) -> list[_Call]:
-        """The next batch, waiting for it if need be; empty once closed and all answered."""
+        """The next batch, waiting for it if need be; empty if all that waited was cancelled, or once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._drop_cancelled()
             batch: list[_Call] = []
             images = 0
             while self._waiting and (not batch or images + len(self._waiting[0].pixels) <= self._max_batch_images):
@@ -116,21 +119,30 @@ class Batcher:
             self._waiting_images -= images
             return batch
 
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(call for call in self._waiting if not call.answer.cancelled())
+        self._waiting_images = sum(len(call.pixels) for call in self._waiting)
+
     def _answer(self, batch: list[_Call]) -> None:
         if not batch:
             return
-        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([call.pixels for call in batch])
-        started = time.perf_counter()
         try:
-            members = self._run(pixels)
-        except Exception as error:  # noqa: BLE001 - whatever the members raise belongs to the callers, not to this thread
+            answers = self._run_batch(batch)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong belongs to the callers, not to this thread
             for call in batch:
                 call.answer.set_exception(error)
-            return
+        else:
+            for call, answer in zip(batch, answers, strict=True):
+                call.answer.set_result(answer)
+
+    def _run_batch(self, batch: list[_Call]) -> list[Answer]:
+        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([call.pixels for call in batch])
+        started = time.perf_counter()
+        members = self._run(pixels)
         seconds = time.perf_counter() - started
         self._observe_batch(len(pixels))
-        first = 0
-        for call in batch:
-            last = first + len(call.pixels)
-            call.answer.set_result(Answer(members[:, first:last], started - call.arrived, seconds))
-            first = last
+        ends = np.cumsum([len(call.pixels) for call in batch]).tolist()
+        return [
+            Answer(members[:, end - len(call.pixels) : end], started - call.arrived, seconds)
+            for call, end in zip(batch, ends, strict=True)
+        ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,32 +12,44 @@ import numpy as np
 from export.manifest import Figures, Input, Manifest
 from imaging.files import KNOWN_FORMATS, ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
+from serving.cores import available_cores
 from serving.ensemble import Pixels
-from serving.errors import InvalidRequest
+from serving.errors import CallerGone, InvalidRequest
 from serving.models import Model
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
 
+DECODERS = threading.BoundedSemaphore(available_cores())
+"""As many large pictures are in memory at once as cores can decode."""
 ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
     pb.ELEMENT_TYPE_UINT8: np.dtype(np.uint8),
     pb.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
 }
 
 
-def decode_images(request: pb.ClassifyRequest, expected: Input, settings: ServerSettings) -> Pixels:
+def decode_images(
+    request: pb.ClassifyRequest, expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
+) -> Pixels:
     """The request's images as the model takes them.
+
+    Args:
+        request: What came.
+        expected: What the model takes.
+        settings: The limits.
+        is_wanted: Asked before each file is decoded: whether anybody still waits for the answer.
 
     Returns:
         uint8 (images, channels, height, width).
 
     Raises:
         InvalidRequest: There are none, too many, or they do not fit the model.
+        CallerGone: Nobody waits any more.
     """
     match request.WhichOneof("images"):
         case "raw":
             return decode_raw(request.raw, expected, settings.max_call_images)
         case "encoded":
-            return decode_files(request.encoded, expected, settings)
+            return decode_files(request.encoded, expected, settings, is_wanted)
     raise InvalidRequest(f"the request has no images; send raw pixels, or {KNOWN_FORMATS} files")
 
 
@@ -69,17 +83,23 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
     return rounded
 
 
-def decode_files(encoded: pb.EncodedImages, expected: Input, settings: ServerSettings) -> Pixels:
-    """Decode image files to uint8 (images, channels, height, width).
+def decode_files(
+    encoded: pb.EncodedImages, expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
+) -> Pixels:
+    """Decode image files to uint8 (images, channels, height, width), one file of all calls a core at a time.
 
     Raises:
         InvalidRequest: There are too many or none, or one is not usable; the message says which.
+        CallerGone: Nobody waits any more.
     """
     _check_count(len(encoded.files), settings.max_call_images)
     pixels = np.empty((len(encoded.files), *expected.shape), np.uint8)
     for index, file in enumerate(encoded.files):
+        if not is_wanted():
+            raise CallerGone("nobody waits for the answer any more")
         try:
-            pixels[index] = read_image(file, expected.shape, settings.max_image_pixels)
+            with DECODERS:
+                pixels[index] = read_image(file, expected.shape, settings.max_image_pixels)
         except ImageError as error:
             raise InvalidRequest(f"image {index + 1} of {len(encoded.files)}: {error}") from error
     return pixels

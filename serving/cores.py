@@ -18,7 +18,8 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def available_cores(cgroup_root: Path = CGROUP_ROOT, own_cgroups: Path = OWN_CGROUPS) -> int:
     """Whole cores that affinity and quota allow, at least 1."""
-    affinity = len(os.sched_getaffinity(0))
+    # Only Linux knows affinity, and only Linux has control groups.
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for group in _groups(cgroup_root, own_cgroups) if (quota := read_quota(group)) is not None]
     return max(1, int(min([affinity, *quotas])))
 

@@ -102,7 +102,10 @@ def _read_member(folder: Path, member: Member, manifest: Manifest) -> bytes:
     path = folder / member.file
     if not path.is_file() or path.is_symlink():
         raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
-    graph = path.read_bytes()
+    try:
+        graph = path.read_bytes()
+    except OSError as error:
+        raise BundleRefused(f"{_name(manifest)}: {member.file} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(graph).hexdigest()) != member.sha256:
         raise BundleRefused(
             f"{_name(manifest)}: {member.file} has sha256 {found[:12]}..., the manifest says "

@@ -10,7 +10,8 @@ ServingError
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
     ├── UnknownModel       no such model or version is served
     ├── Overloaded         more calls or images wait than the settings allow
-    └── ShuttingDown       the server is stopping and takes no more
+    ├── ShuttingDown       the server is stopping and takes no more
+    └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
 
 `serving.interceptor` maps every request error to a gRPC status. Messages say what came and what was expected;
 they go to callers, so they name nothing inside the server.
@@ -59,3 +60,7 @@ class Overloaded(RequestError):
 
 class ShuttingDown(RequestError):
     """The server is stopping and takes no more."""
+
+
+class CallerGone(RequestError):
+    """The caller cancelled the call, or its deadline passed, before it was answered."""

@@ -1,18 +1,17 @@
-"""What happens around every unary call: it is counted and timed, and its errors become gRPC statuses."""
+"""What happens around every call: unary calls are counted and timed, and their errors become gRPC statuses."""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from typing import Any, NoReturn, TypeAlias
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
 
-from serving.errors import InvalidRequest, Overloaded, RequestError, ShuttingDown, UnknownModel
+from serving.errors import CallerGone, InvalidRequest, Overloaded, RequestError, ShuttingDown, UnknownModel
 from serving.metrics import Metrics
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
@@ -20,8 +19,13 @@ STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
+    CallerGone: grpc.StatusCode.CANCELLED,
 }
 """Subclasses take their nearest parent's status."""
+MAX_MESSAGE = 500
+"""Longest message to a caller, in characters."""
+MAX_BLOCKING_STREAMS = 4
+"""Streams that hold a thread each, such as reflection's; fewer than the server's spare threads."""
 INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
@@ -31,17 +35,17 @@ log = structlog.get_logger()
 
 
 class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps the unary calls of every service on the server; streams pass untouched."""
+    """Wraps the calls of every service on the server."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._calls = 0
-        self._changed = threading.Condition()
+        self._streams: set[grpc.ServicerContext] = set()
+        self._free_streams = threading.Semaphore(MAX_BLOCKING_STREAMS)
 
-    def wait_until_idle(self, timeout_seconds: float) -> bool:
-        """Wait until no unary call is in progress; False if some still are after the timeout."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._calls == 0, timeout_seconds)
+    def cancel_streams(self) -> None:
+        """End all streams: those that watch the health, for one, never end by themselves."""
+        for context in list(self._streams):
+            context.cancel()
 
     def intercept_service(
         self,
@@ -50,13 +54,16 @@ class CallInterceptor(grpc.ServerInterceptor):
     ) -> Handler | None:
         """Wrap the handler that was found for a call."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        method = handler_call_details.method.rpartition("/")[2]
-        return grpc.unary_unary_rpc_method_handler(
-            self._observe(method, handler.unary_unary),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        if handler is None:
+            return None
+        serialization = (handler.request_deserializer, handler.response_serializer)
+        if handler.unary_unary:
+            method = handler_call_details.method.rpartition("/")[2]
+            return grpc.unary_unary_rpc_method_handler(self._observe(method, handler.unary_unary), *serialization)
+        if handler.unary_stream:
+            return grpc.unary_stream_rpc_method_handler(self._hold(handler.unary_stream), *serialization)
+        return grpc.stream_stream_rpc_method_handler(
+            self._hold(cast(Behavior, handler.stream_stream)), *serialization
         )
 
     def _observe(self, method: str, behavior: Behavior) -> Behavior:
@@ -64,16 +71,16 @@ class CallInterceptor(grpc.ServerInterceptor):
             started = time.perf_counter()
             code = grpc.StatusCode.INTERNAL
             try:
-                with self._in_progress(method):
+                with self._metrics.in_flight.labels(method).track_inprogress():
                     response = behavior(request, context)
-                code = grpc.StatusCode.OK
+                code = grpc.StatusCode.OK if context.is_active() else _code_of_the_gone(context)
                 return response
+            except CallerGone as error:
+                code = _code_of_the_gone(context)
+                _abort(context, code, str(error))
             except RequestError as error:
                 code = status_code(type(error))
                 _abort(context, code, str(error))
-            except CancelledError:  # the caller has gone while the call waited
-                code = grpc.StatusCode.CANCELLED
-                _abort(context, code, "the caller cancelled the call, or its deadline passed")
             except Exception:
                 log.exception("call failed", method=method)
                 _abort(context, code, INTERNAL_MESSAGE)
@@ -83,17 +90,21 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         return answer
 
-    @contextmanager
-    def _in_progress(self, method: str) -> Iterator[None]:
-        with self._changed:
-            self._calls += 1
-        try:
-            with self._metrics.in_flight.labels(method).track_inprogress():
-                yield
-        finally:
-            with self._changed:
-                self._calls -= 1
-                self._changed.notify_all()
+    def _hold(self, behavior: Behavior) -> Behavior:
+        """Remember a stream while it is open; refuse it where too many of its kind hold a thread each."""
+        holds_a_thread = not getattr(behavior, "experimental_non_blocking", False)
+
+        @functools.wraps(behavior)
+        def answer(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+            if holds_a_thread:
+                if not self._free_streams.acquire(blocking=False):
+                    _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
+                context.add_callback(self._free_streams.release)
+            self._streams.add(context)
+            context.add_callback(lambda: self._streams.discard(context))
+            return behavior(request, context, *more)
+
+        return answer
 
 
 def status_code(error: type[RequestError]) -> grpc.StatusCode:
@@ -101,6 +112,13 @@ def status_code(error: type[RequestError]) -> grpc.StatusCode:
     return next(STATUS_CODES[kind] for kind in error.__mro__ if kind in STATUS_CODES)
 
 
+def _code_of_the_gone(context: grpc.ServicerContext) -> grpc.StatusCode:
+    remaining_seconds = context.time_remaining()
+    late = remaining_seconds is not None and remaining_seconds <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
 def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
-    context.abort(code, message)
+    # What came is part of many messages; gRPC drops a status whose message is too long.
+    context.abort(code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...")
     raise AssertionError("abort always raises")

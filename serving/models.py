@@ -14,6 +14,8 @@ from serving.errors import BundleRefused, SettingsError, UnknownModel
 from serving.metrics import Metrics
 from serving.settings import ServerSettings
 
+VERSION = re.compile(r"[1-9]\d*")
+
 
 class Model:
     """One version of one model: its ensemble and the queue in front of it."""
@@ -106,8 +108,11 @@ def find_bundles(models: Path) -> list[Path]:
     """
     if not models.is_dir():
         raise BundleRefused(f"models folder {models} is not there")
-    names = [folder for folder in models.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-    versions = [folder for name in names for folder in name.iterdir() if re.fullmatch(r"[1-9]\d*", folder.name)]
+    try:
+        names = [folder for folder in models.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+        versions = [folder for name in names for folder in name.iterdir() if VERSION.fullmatch(folder.name)]
+    except OSError as error:
+        raise BundleRefused(f"{error.filename} cannot be read: {error.strerror}") from error
     if not versions:
         raise BundleRefused(f"models folder {models} holds no bundle <name>/<version>/{MANIFEST_FILE}")
     return sorted(versions, key=lambda folder: (folder.parent.name, int(folder.name)))

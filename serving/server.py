@@ -26,7 +26,7 @@ from serving.settings import ServerSettings
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 
 FLUSH_SECONDS = 0.5
-"""Time for answers that are ready to leave through the network."""
+"""How long those who watch the health have to hear that it is over, before their streams are ended."""
 
 SPARE_THREADS = 8
 """Beyond those that may wait for inference: they refuse what is too much, and answer health checks meanwhile."""
@@ -83,10 +83,10 @@ class Server:
         """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
         log.info("draining", grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
-        self._grpc.stop(self.settings.grace_seconds)
-        idle = self._interceptor.wait_until_idle(self.settings.grace_seconds)
-        # Streams that watch the health never end by themselves; only calls are worth waiting for.
-        self._grpc.stop(FLUSH_SECONDS if idle else 0).wait()
+        stopped = self._grpc.stop(self.settings.grace_seconds)
+        if not stopped.wait(FLUSH_SECONDS):
+            self._interceptor.cancel_streams()
+            stopped.wait()
 
     def stop(self) -> None:
         """Release threads and ports."""
@@ -122,13 +122,16 @@ class Server:
         except OSError as error:
             raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
         self.metrics_port = _port_of(self._metrics_server)
-        address = f"{host}:{self.settings.grpc_port}"
+        address = f"{f'[{host}]' if ':' in host else host}:{self.settings.grpc_port}"
         try:
             self.grpc_port = self._grpc.add_insecure_port(address)
         except RuntimeError as error:
             self._metrics_server.shutdown()
             self._metrics_server.server_close()
-            raise PortTaken(f"gRPC port {address} cannot be opened; is another server running?") from error
+            raise PortTaken(
+                f"gRPC address {address} cannot be listened on; is another server running, or the host not of "
+                f"this machine?"
+            ) from error
         self._grpc.start()
 
     def _report_serving(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import grpc
 
@@ -12,7 +13,7 @@ from protos.consort.v1 import classifier_pb2_grpc
 from serving.batcher import Answer
 from serving.codec import decode_images, encode_classifications, encode_model, encode_summary
 from serving.ensemble import Pixels
-from serving.errors import Overloaded
+from serving.errors import CallerGone, Overloaded
 from serving.models import Model, Models
 from serving.settings import ServerSettings
 from serving.verdict import judge
@@ -40,7 +41,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         arrived = time.perf_counter()
         model = self._models.find(request.model_name, request.model_version)
         manifest = model.manifest
-        pixels = decode_images(request, manifest.input, self._settings)
+        pixels = decode_images(request, manifest.input, self._settings, context.is_active)
         decode_seconds = time.perf_counter() - arrived
         answer = _wait(model, pixels, context)
         verdict = judge(answer.members, manifest.averaging.temperature)
@@ -82,4 +83,7 @@ def _wait(model: Model, pixels: Pixels, context: grpc.ServicerContext) -> Answer
 
     if not context.add_callback(drop):
         drop()  # the caller had gone already
-    return future.result()
+    try:
+        return future.result()
+    except CancelledError as error:
+        raise CallerGone("nobody waits for the answer any more") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,18 +15,15 @@ from pydantic_settings.exceptions import SettingsError as UnknownFlag
 from export.manifest import explain
 from serving.errors import SettingsError
 
+PREFIX = "CONSORT_"
 Provider = Literal["cpu", "cuda"]
 
 
 class ServerSettings(BaseSettings):
-    """Serve every bundle in a folder over gRPC, with metrics over HTTP.
-
-    Each option can also be set by an environment variable (CONSORT_GRPC_PORT for --grpc-port) or in a TOML file
-    named by --config (grpc_port = 8001). Flags win over the environment, the environment over the file.
-    """
+    """Serve a folder of bundles. Options are also environment variables, CONSORT_..., and keys in --config."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CONSORT_",
+        env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -53,17 +51,17 @@ class ServerSettings(BaseSettings):
     """Inference threads; by default as many as the CPU quota and affinity allow."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
-    max_call_bytes: int = Field(32 * 2**20, ge=2**10)
+    max_call_bytes: int = Field(32 * 2**20, ge=2**10, le=2**31 - 1)
     """Largest request, in bytes."""
     max_image_pixels: int = Field(25_000_000, ge=1)
-    """Largest image file, in pixels once decoded."""
+    """Largest image file, in pixels once decoded; a core that decodes needs up to 12 bytes of memory for each."""
     max_batch_images: int = Field(64, ge=1)
     """Most images of waiting calls that run together; a larger call runs alone."""
     max_queue_images: int = Field(2048, ge=1)
     """Most images that may wait; calls beyond are refused at once."""
     max_concurrent_calls: int = Field(128, ge=1)
     """Most Classify calls in progress; calls beyond are refused at once."""
-    grace_seconds: float = Field(20.0, ge=0)
+    grace_seconds: float = Field(20.0, ge=0, le=86_400, allow_inf_nan=False)
     """How long calls in progress may take to finish after SIGTERM."""
     reflection: bool = True
     """Whether clients may ask for the services' descriptions."""
@@ -127,3 +125,10 @@ def read_settings(arguments: list[str]) -> ServerSettings:
         raise SettingsError(explain(error)) from error
     except UnknownFlag as error:
         raise SettingsError(f"{error}; see python -m serving --help") from error
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables with the server's prefix that are no setting of it, nor of the project's other commands."""
+    known = {PREFIX + name.upper() for name in ServerSettings.model_fields} | {"CONSORT_DATA"}
+    ours = (name for name in environment if name.startswith(PREFIX) and not name.startswith("CONSORT_CLIENT_"))
+    return sorted(set(ours) - known)

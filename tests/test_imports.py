@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"imaging", "training", "export", "serving", "protos", "explorer", "benchmarks", "examples", "tests"}
+PACKAGES = {"imaging", "training", "export", "serving", "protos", "benchmarks", "examples", "tests"}
 ALLOWED = {
     "protos": set(),
     "imaging": set(),
@@ -21,7 +21,7 @@ ALLOWED = {
 
 
 def imports_of(file: Path) -> set[str]:
-    """Every module that a file imports, `from a.b import c` as both a.b and a.b.c."""
+    """Every module that a file imports, `from a.b import c` as a.b."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -146,7 +146,7 @@ def conv_block(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def cnn_slim(shape: Shape, classes: int) -> nn.Module:
-    """`cnn_bn_dropout` with 256 dense units and dropout 0.4: 44 % fewer parameters."""
+    """`cnn_bn_dropout` with 256 dense units and dropout 0.4: a little over half the parameters."""
     return _convolutional(shape, classes, units=256, batchnorm=True, dropout=0.4)
 
 

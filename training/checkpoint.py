@@ -67,7 +67,10 @@ def load_checkpoint(path: Path) -> tuple[Network, CheckpointHeader]:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and text into one safetensors file, whole or not at all."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda file: safetensors.torch.save_file(contiguous, file, metadata))
+    try:
+        write_whole(path, lambda file: safetensors.torch.save_file(contiguous, file, metadata))
+    except safetensors.SafetensorError as error:  # how the library reports, for one, a full disk
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -24,7 +24,7 @@ from training.architectures import Network, PixelStatistics, count_parameters
 from training.augmentation import distort, flip_some
 from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
 from training.dataset import Dataset, Images
-from training.errors import DivergenceError, RecipeError
+from training.errors import CheckpointError, DivergenceError, RecipeError, RunError
 from training.evaluation import measure, predict
 from training.files import write_text_whole
 from training.recipe import Recipe
@@ -140,14 +140,17 @@ class Learner:
             CheckpointError: The file is damaged.
         """
         tensors, metadata = load_tensors(path)
-        self.network.load_state_dict(_below("network.", tensors))
-        self.average.load_state_dict(_below("average.", tensors))
-        optimizer = self.optimizer.state_dict()
-        for name, value in _below("optimizer.", tensors).items():
-            index, slot = name.split(".")
-            optimizer["state"].setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict(optimizer)
-        self.epochs_done = int(metadata["epochs_done"])
+        try:
+            self.network.load_state_dict(_below("network.", tensors))
+            self.average.load_state_dict(_below("average.", tensors))
+            optimizer = self.optimizer.state_dict()
+            for name, value in _below("optimizer.", tensors).items():
+                index, slot = name.split(".")
+                optimizer["state"].setdefault(int(index), {})[slot] = value
+            self.optimizer.load_state_dict(optimizer)
+            self.epochs_done = int(metadata["epochs_done"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} is not the state of this member: {error}") from error
 
 
 def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -173,7 +176,9 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
         observer: Is told of steps and epochs.
 
     Raises:
+        CheckpointError: The state in `folder` is damaged.
         DivergenceError: The loss became infinite or no number.
+        RunError: The metrics in `folder` are damaged or do not belong to its state.
     """
     if (folder / CHECKPOINT_FILE).exists():
         return
@@ -182,6 +187,11 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
     if (folder / STATE_FILE).exists():
         learner.load(folder / STATE_FILE)
     metrics = read_metrics(folder)[: learner.epochs_done]
+    if len(metrics) < learner.epochs_done:
+        raise RunError(
+            f"{folder / METRICS_FILE} has {len(metrics)} epochs, but {STATE_FILE} is {learner.epochs_done} epochs "
+            f"old; remove {folder} to train this member again"
+        )
     while learner.epochs_done < plan.recipe.epochs:
         metrics.append(train_epoch(learner, dataset, observer))
         # Metrics first: a crash in between leaves a line too many, which the slice above drops.
@@ -259,10 +269,17 @@ def steps_an_epoch(images: Images, recipe: Recipe) -> int:
 
 
 def read_metrics(folder: Path) -> list[EpochMetrics]:
-    """The epochs on record in a member's folder."""
+    """The epochs on record in a member's folder.
+
+    Raises:
+        RunError: A line is damaged.
+    """
     path = folder / METRICS_FILE
     lines = path.read_text().splitlines() if path.exists() else []
-    return [EpochMetrics.model_validate_json(line) for line in lines]
+    try:
+        return [EpochMetrics.model_validate_json(line) for line in lines]
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged; remove its folder to train this member again") from error
 
 
 def _seed_epoch(learner: Learner) -> torch.Generator:

@@ -107,12 +107,13 @@ class Run:
         Raises:
             RunError: The folder is in use or cannot be written.
         """
-        if folder.exists() and any(folder.iterdir()):
-            raise RunError(
-                f"{folder} is not empty; choose another folder with --run, or continue it with --resume {folder}"
-            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if any(folder.iterdir()):
+                raise RunError(
+                    f"{folder} is not empty; choose another folder with --run, or continue it with "
+                    f"--resume {folder}"
+                )
             write_text_whole(folder / SETTINGS_FILE, settings.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error}") from error
@@ -127,8 +128,10 @@ class Run:
         """
         try:
             return cls(folder, RunSettings.model_validate_json((folder / SETTINGS_FILE).read_text()))
-        except (OSError, ValidationError) as error:
+        except OSError as error:
             raise RunError(f"{folder} holds no run: {error}") from error
+        except ValidationError as error:
+            raise RunError(f"{folder / SETTINGS_FILE} is damaged: {_first(error)}") from error
 
     def member_folder(self, member: int) -> Path:
         """Where member `member`, counted from 1, is kept."""
@@ -164,10 +167,12 @@ class Run:
         """
         try:
             return Summary.model_validate_json((self.folder / SUMMARY_FILE).read_text())
-        except (OSError, ValidationError) as error:
+        except OSError as error:
             raise RunError(
                 f"{self.folder} has no summary: {error}. Finish the run with --resume {self.folder}"
             ) from error
+        except ValidationError as error:
+            raise RunError(f"{self.folder / SUMMARY_FILE} is damaged: {_first(error)}") from error
 
     def write_summary(self, summary: Summary) -> None:
         """Keep the figures beside the checkpoints."""
@@ -197,6 +202,11 @@ def summarize(members: Sequence[tuple[Network, CheckpointHeader]], dataset: Data
 def tool_versions() -> dict[str, str]:
     """What trains here."""
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
 
 
 def _summarize_ensemble(

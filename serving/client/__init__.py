@@ -171,8 +171,11 @@ class Client:
         Raises:
             CallError: The server refuses the call or cannot be reached in time.
             OSError: An image file cannot be read.
-            TypeError: The array's type is neither uint8 nor float32.
+            TypeError: The images are neither a sequence of files nor an array of uint8 or float32.
+            ValueError: `version` or `top_classes` is negative.
         """
+        if isinstance(images, str | bytes | Path):
+            raise TypeError(f"images are one {type(images).__name__}, expected a list of files or an array")
         request = pb.ClassifyRequest(
             model_name=model, model_version=version, top_classes=top_classes, return_members=members
         )

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.manifest import explain
@@ -93,12 +94,12 @@ def result_table(images: list[Path], result: Result) -> Table:
     for image, found in zip(images, result.classifications, strict=True):
         second = found.top_classes[-1]
         table.add_row(
-            image.name,
-            found.label,
+            escape(image.name),
+            escape(found.label),
             f"{_bar(found.probability)} {found.probability:7.2%}",
             _agreement(found),
             f"{found.entropy:.3f}",
-            f"{second.label} {second.probability:.2%}",
+            f"{escape(second.label)} {second.probability:.2%}",
         )
     return table
 

@@ -12,6 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 
 from serving.client import Client
 from tests.digits import write_digits
+from tests.imaging.test_files import encode, gradient
 
 ROOT = Path(__file__).parents[2]
 DIGITS = sorted((ROOT / "examples/digits").glob("*.png"))
@@ -37,6 +39,7 @@ class Compose:
     """The project's services under a name and ports of their own."""
 
     grpc_port: int = field(default_factory=free_port)
+    metrics_port: int = field(default_factory=free_port)
     prometheus_port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -44,7 +47,7 @@ class Compose:
         environment = {
             **os.environ,
             "CONSORT_GRPC_PORT": str(self.grpc_port),
-            "CONSORT_METRICS_PORT": str(free_port()),
+            "CONSORT_METRICS_PORT": str(self.metrics_port),
             "CONSORT_PROMETHEUS_PORT": str(self.prometheus_port),
             **self.environment,
         }
@@ -58,6 +61,15 @@ class Compose:
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
+
+    def wait_until_in_flight(self) -> None:
+        """Wait until the server is at work on a Classify call."""
+        for _ in range(500):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as reply:
+                if 'consort_in_flight_calls{method="Classify"} 1.0' in reply.read().decode():
+                    return
+            time.sleep(0.01)
+        raise AssertionError("no call came in")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What Prometheus answers, once it answers anything."""
@@ -127,7 +139,12 @@ def test_the_server_is_confined(compose: Compose) -> None:
 
 
 def test_stopping_drains(compose: Compose) -> None:
-    compose("stop", "server")
+    """A call that is in progress is answered; the container ends by itself, with its last words."""
+    with Client(f"127.0.0.1:{compose.grpc_port}") as client, ThreadPoolExecutor(1) as caller:
+        answer = caller.submit(client.classify, [encode(gradient(2000))] * 40, model="mnist")
+        compose.wait_until_in_flight()
+        compose("stop", "server")
+        assert len(answer.result(20).classifications) == 40
     state = json.loads(compose("ps", "--all", "--format", "json", "server").stdout)
     assert (state["State"], state["ExitCode"]) == ("exited", 0)
     lines = compose("logs", "--no-log-prefix", "server").stdout.splitlines()

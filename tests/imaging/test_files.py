@@ -128,6 +128,13 @@ def test_animations_are_refused(kind: str) -> None:
         read_image(file, GREY, LIMIT)
 
 
+def test_photographs_with_a_preview_beside_are_read() -> None:
+    """As many phones write them: two JPEG pictures in one file, the first of which counts."""
+    file = encode(gradient().convert("RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
+    assert Image.open(io.BytesIO(file)).n_frames == 2  # type: ignore[attr-defined]  # of this format alone
+    assert read_image(file, COLOUR, LIMIT).shape == (3, 8, 8)
+
+
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     """A PNG of a few bytes that promises 60,000 x 60,000 pixels."""
     file = bytearray(encode(Image.new("L", (8, 8))))

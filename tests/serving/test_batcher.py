@@ -128,6 +128,31 @@ def test_a_call_cancelled_before_its_turn_never_runs(make_batcher: MakeBatcher, 
     assert gate.batches == [[1], [3]]
 
 
+def test_cancelled_calls_give_their_place_in_the_queue_back(make_batcher: MakeBatcher, gate: Gate) -> None:
+    batcher = make_batcher(gate, queue=3)
+    batcher.submit(images(1))
+    assert gate.entered.wait(10)
+    for _ in range(10):
+        assert batcher.submit(images(2, 3)).cancel()
+    fits = batcher.submit(images(4, 5, 6))
+    gate.open.set()
+    assert values(fits) == [4, 5, 6]
+
+
+def test_a_failure_beside_the_members_fails_its_callers_alone() -> None:
+    """Whatever goes wrong in the thread, it lives on."""
+
+    def observe(size: int) -> None:
+        if size == 2:
+            raise RuntimeError("two")
+
+    batcher = Batcher(echo, 8, 100, observe)
+    with pytest.raises(RuntimeError, match="two"):
+        batcher.submit(images(1, 2)).result(10)
+    assert values(batcher.submit(images(3))) == [3]
+    batcher.close()
+
+
 def test_a_batch_of_cancelled_calls_alone_is_passed_over(make_batcher: MakeBatcher, gate: Gate) -> None:
     batcher = make_batcher(gate)
     batcher.submit(images(1))

@@ -17,8 +17,8 @@ NOBODY = "127.0.0.1:1"
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    (tmp_path / "three.png").write_bytes(encode(gradient(20)))
-    return tmp_path / "three.png"
+    (tmp_path / "3 [b].png").write_bytes(encode(gradient(20)))
+    return tmp_path / "3 [b].png"
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
@@ -45,6 +45,12 @@ def test_arrays_of_other_types_are_refused_before_anything_is_sent(client: Clien
         client.classify(np.zeros((1, 1, 4, 4), dtype))
 
 
+@pytest.mark.parametrize("images", ["three.png", b"content", Path("three.png")])
+def test_a_single_file_is_not_taken_for_a_list(client: Client, images: object) -> None:
+    with pytest.raises(TypeError, match="expected a list of files or an array"):
+        client.classify(images)  # type: ignore[arg-type]  # which is the point
+
+
 def test_arrays_need_not_be_contiguous(client: Client) -> None:
     pixels = np.zeros((4, 4, 1, 2), np.uint8).T[:, :, ::-1]
     assert len(client.classify(pixels).classifications) == 2
@@ -56,7 +62,7 @@ def test_the_command_prints_a_row_an_image(
     assert main([str(image), str(image), "--target", client.target, "--wait-seconds", "5"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("stub, version 1")
-    (row, other) = [line for line in printed.splitlines() if "three.png" in line]
+    (row, other) = [line for line in printed.splitlines() if "3 [b].png" in line]
     assert row == other
     for cell in ("class 0", "40.00%", "1 of 2", "class 1 35.00%"):
         assert cell in row

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,12 +18,27 @@ from typing import Any
 
 import pytest
 
-from serving.client import Client
+from serving.client import CallError, Client
 from tests.bundles import write_bundle
 from tests.imaging.test_files import encode, gradient
 
 ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]
+
+
+SLOW_FILES = [encode(gradient(2000))] * 25
+"""Most of a second of decoding."""
+
+
+def wait_until_in_flight(metrics_port: int) -> None:
+    """Wait until the server is at work on a Classify call."""
+    wanted = 'consort_in_flight_calls{method="Classify"} 1.0'
+    for _ in range(500):
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as reply:
+            if wanted in reply.read().decode():
+                return
+        time.sleep(0.01)
+    raise AssertionError("no call came in")
 
 
 @contextmanager
@@ -64,17 +80,31 @@ def test_logs_are_json_and_begin_with_the_resolved_settings(models: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_calls_in_progress_finish(models: Path, number: signal.Signals) -> None:
-    with serving("--models", str(models)) as (process, event):
-        file = encode(gradient(2000))
+    with serving("--models", str(models)) as (process, event), ThreadPoolExecutor(1) as caller:
         with Client(f"127.0.0.1:{event['grpc_port']}") as client:
-            client.wait_until_ready(5)
-            request = [file] * 20  # about half a second of decoding
-            with ThreadPoolExecutor(1) as caller:
-                answer = caller.submit(client.classify, request)
-                time.sleep(0.1)
-                process.send_signal(number)
-                assert len(answer.result(20).classifications) == 20
+            answer = caller.submit(client.classify, SLOW_FILES)
+            wait_until_in_flight(event["metrics_port"])
+            process.send_signal(number)
+            assert not answer.done()
+            assert len(answer.result(20).classifications) == len(SLOW_FILES)
         assert process.wait(20) == 0
+
+
+def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
+    """Calls that are not done by then are cancelled, and not even decoded to the end."""
+    with (
+        serving("--models", str(models), "--grace-seconds", "1") as (process, event),
+        ThreadPoolExecutor(1) as caller,
+        Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client,
+    ):
+        answer = caller.submit(client.classify, SLOW_FILES * 10)
+        wait_until_in_flight(event["metrics_port"])
+        process.terminate()
+        started = time.monotonic()
+        with pytest.raises(CallError, match=r"UNAVAILABLE|CANCELLED"):
+            answer.result(30)
+        assert process.wait(30) == 0
+        assert time.monotonic() - started < 4
 
 
 def test_health_says_whether_it_serves(models: Path) -> None:
@@ -102,6 +132,14 @@ def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], message: 
     assert result.returncode == 3
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+def test_a_port_in_use_stops_the_start_in_one_line(models: Path) -> None:
+    with serving("--models", str(models)) as (_, event):
+        command = [*SERVE, "--models", str(models), "--log-level", "error", "--grpc-port", str(event["grpc_port"])]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1)
+    assert result.stderr.startswith("PortTaken: gRPC address")
 
 
 def test_a_bad_bundle_stops_the_start(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos.consort.v1 import classifier_pb2 as pb
@@ -53,8 +54,8 @@ def scrape(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float
 
 def refused(client: Client, request: pb.ClassifyRequest) -> tuple[grpc.StatusCode, str | None]:
     """Code and message of a call that must fail."""
-    with pytest.raises(grpc.RpcError) as error:
-        classifier_pb2_grpc.ClassifierStub(client._channel).Classify(request, timeout=10)
+    with grpc.insecure_channel(client.target) as channel, pytest.raises(grpc.RpcError) as error:
+        classifier_pb2_grpc.ClassifierStub(channel).Classify(request, timeout=10)
     return error.value.code(), error.value.details()
 
 
@@ -62,6 +63,20 @@ def raw(pixels: bytes = bytes(16), shape: tuple[int, ...] = (1, 1, 4, 4), kind: 
     return pb.ClassifyRequest(
         raw=pb.RawImages(pixels=pixels, shape=shape, element_type=pb.ElementType.ValueType(kind))
     )
+
+
+def calls_counted(code: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    """The sample that counts Classify calls that ended with a code."""
+    return "consort_call_seconds_count", frozenset({("method", "Classify"), ("code", code)})
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never came to be")
 
 
 class Gate:
@@ -295,8 +310,71 @@ class TestRefusals:
             return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
         kinds = below(RequestError) - {RequestError}
-        assert len(kinds) == 4
-        assert {kind: status_code(kind) for kind in kinds}.keys() >= STATUS_CODES.keys()
+        assert kinds >= STATUS_CODES.keys()
+        for kind in kinds:
+            assert status_code(kind) not in (grpc.StatusCode.OK, grpc.StatusCode.UNKNOWN), kind
+
+    def test_what_came_is_quoted_but_not_without_end(self, client: Client) -> None:
+        """GRPC drops a status whose message is too long."""
+        with pytest.raises(CallError) as error:
+            client.classify(BLACK, model="x" * 200_000)
+        assert error.value.code == grpc.StatusCode.NOT_FOUND
+        assert len(error.value.message) < 600
+        code, _ = refused(client, raw(shape=(1,) * 1_000_000))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+
+
+class TestCallersWhoLeave:
+    def test_a_call_that_waits_is_dropped_when_its_caller_cancels(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            running = stub.Classify.future(raw(), timeout=10)
+            gate.wait_until_held()
+            leaving = stub.Classify.future(raw(), timeout=10)
+            in_flight = ("consort_in_flight_calls", frozenset({("method", "Classify")}))
+            wait_for(lambda: scrape(server)[in_flight] == 2)
+            leaving.cancel()
+            cancelled = calls_counted("CANCELLED")
+            wait_for(lambda: scrape(server).get(cancelled) == 1)
+            gate.open()
+            assert len(running.result().classifications) == 1
+            assert len(stub.Classify(raw(), timeout=10).classifications) == 1
+        images = ("consort_batch_images_sum", frozenset({("model", "stub"), ("version", "1")}))
+        assert scrape(server)[images] == 2, "the cancelled image must not have run"
+
+    def test_a_deadline_that_passes_is_counted_as_such(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            running = stub.Classify.future(raw(), timeout=10)
+            gate.wait_until_held()
+            with pytest.raises(grpc.RpcError) as error:
+                stub.Classify(raw(), timeout=0.3)
+            assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            late = calls_counted("DEADLINE_EXCEEDED")
+            wait_for(lambda: scrape(server).get(late) == 1)
+            gate.open()
+            running.result()
+
+    def test_files_are_not_decoded_for_nobody(self, models: Path, start_server: StartServer) -> None:
+        """Two hundred pictures of four megapixels, and a caller who leaves after 0.3 s."""
+        server = start_server(models)
+        file = encode(Image.new("L", (2000, 2000)))
+        started = time.monotonic()
+        with Client(target(server)) as client, pytest.raises(CallError) as error:
+            client.classify([file] * 200, timeout_seconds=0.3)
+        assert error.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+        late = calls_counted("DEADLINE_EXCEEDED")
+        wait_for(lambda: scrape(server).get(late) == 1)
+        decoding = time.monotonic() - started
+        with Client(target(server)) as client:
+            whole = client.classify([file] * 50, timeout_seconds=60).timing.decode_seconds
+        assert decoding < whole * 4, "all two hundred were decoded"
 
 
 class TestModels:
@@ -353,9 +431,29 @@ class TestLife:
             drain.join(5)
             assert not drain.is_alive(), "a stream that only watches the health must not hold up the drain"
 
+    def test_open_streams_hold_up_neither_calls_nor_health_checks(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        """A hundred of each kind; those that would hold a thread are refused beyond a few."""
+        with grpc.insecure_channel(target(start_server(models))) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            watching = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(100)]
+            assert all(next(watch).status == health_pb2.HealthCheckResponse.SERVING for watch in watching)
+            reflection: Any = channel.stream_stream(
+                "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            )
+            never = threading.Event()
+            asking = [reflection(iter(never.wait, True)) for _ in range(100)]
+            reply = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+            assert len(classifier_pb2_grpc.ClassifierStub(channel).Classify(raw(), timeout=5).classifications) == 1
+            never.set()
+            for stream in (*asking, *watching):
+                stream.cancel()
+
     def test_a_grpc_port_in_use_is_refused(self, models: Path, start_server: StartServer) -> None:
         first = start_server(models)
-        with pytest.raises(PortTaken, match=f"gRPC port 127.0.0.1:{first.grpc_port} cannot be opened"):
+        with pytest.raises(PortTaken, match=f"gRPC address 127.0.0.1:{first.grpc_port} cannot be listened on"):
             Server(first.settings.model_copy(update={"grpc_port": first.grpc_port})).start()
 
     def test_a_metrics_port_in_use_is_refused(self, models: Path, start_server: StartServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from serving.errors import SettingsError
-from serving.settings import ServerSettings, read_settings
+from serving.settings import ServerSettings, read_settings, unknown_variables
 
 
 @pytest.fixture
@@ -69,6 +69,17 @@ def test_a_wrong_file_is_explained(tmp_path: Path, content: str, message: str) -
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(SettingsError, match=r"grpc_port: .*threads: "):
         read_settings(["--grpc-port", "x", "--threads", "0"])
+
+
+def test_mistyped_variables_are_found() -> None:
+    environment = {
+        "CONSORT_GRPC_PORT": "1",
+        "CONSORT_GRPCPORT": "1",
+        "CONSORT_DATA": "x",
+        "CONSORT_CLIENT_TARGET": "x",
+        "HOME": "/",
+    }
+    assert unknown_variables(environment) == ["CONSORT_GRPCPORT"]
 
 
 def test_settings_are_frozen() -> None:

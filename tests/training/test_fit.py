@@ -19,9 +19,12 @@ import torch
 
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
-from training.fit import choose_precision, main
-from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE
+from training.fit import main
+from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE, Plan
+from training.precision import measure_speedup
+from training.recipe import find_recipe
 from training.run import SUMMARY_FILE, Run
+from training.sources import load_dataset
 
 ROOT = Path(__file__).parents[2]
 FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2"]
@@ -105,6 +108,22 @@ def test_resume_finds_the_images_where_they_were(drawn_digits: Path, tmp_path: P
     assert (tmp_path / "run" / SUMMARY_FILE).exists()
 
 
+def test_a_changed_recipe_says_so(drawn_digits: Path, tmp_path: Path) -> None:
+    main(arguments(drawn_digits, tmp_path / "run", "--recipe", "lesson"))
+    name = Run.open(tmp_path / "run").settings.recipe.name
+    assert name == "lesson with architecture=linear, epochs=2"
+
+
+def test_the_environment_gives_the_data_and_nothing_else(
+    drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CONSORT_THREADS is the server's."""
+    monkeypatch.setenv("CONSORT_DATA", str(drawn_digits))
+    monkeypatch.setenv("CONSORT_THREADS", "none of ours")
+    assert main(["--run", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+
+
 def test_resume_refuses_other_images(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,14 +178,31 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(
     assert "cannot be written: [Errno 20] Not a directory" in capsys.readouterr().err
 
 
-def test_precision_follows_the_processor_only_if_asked_to() -> None:
-    assert choose_precision("float32") == "float32"
-    assert choose_precision("bfloat16") == "bfloat16"
-    assert choose_precision("auto") in ("float32", "bfloat16")
+@pytest.mark.parametrize(("speedup", "chosen"), [(1.1, "float32"), (1.3, "bfloat16")])
+def test_the_faster_precision_is_taken_and_named(
+    speedup: float,
+    chosen: str,
+    drawn_digits: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.fit.measure_speedup", lambda *_: speedup)
+    main(arguments(drawn_digits, tmp_path / "run"))
+    said = f"bfloat16 is {speedup} times as fast as float32 here; training in {chosen}"
+    assert said in capsys.readouterr().out
+    assert Run.open(tmp_path / "run").settings.precision == chosen
+
+
+def test_both_precisions_are_timed(drawn_digits: Path) -> None:
+    dataset = load_dataset(drawn_digits)
+    assert 0.01 < measure_speedup(Plan(find_recipe("default"), 1, torch.float32), dataset) < 100
 
 
 FIT = [sys.executable, "-m", "training.fit"]
-LONG = ["--architecture", "linear", "--epochs", "120", "--members", "2", "--threads", "1"]
+LONG = [
+    *["--architecture", "linear", "--epochs", "120", "--members", "2", "--threads", "1", "--precision", "float32"]
+]
 
 
 @pytest.fixture(scope="module")

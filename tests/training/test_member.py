@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from training.augmentation import Affine
-from training.checkpoint import load_tensors
+from training.checkpoint import load_tensors, save_tensors
 from training.dataset import Dataset, Images
-from training.errors import DivergenceError, RecipeError
+from training.errors import CheckpointError, DivergenceError, RecipeError, RunError
 from training.member import (
     CHECKPOINT_FILE,
     METRICS_FILE,
@@ -136,6 +136,34 @@ def test_a_metrics_line_without_its_state_is_written_again(dataset: Dataset, tmp
         file.write((tmp_path / METRICS_FILE).read_text())
     train_member(plan(), dataset, tmp_path, Watcher())
     assert [metrics.epoch for metrics in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def damage(folder: Path, dataset: Dataset) -> None:
+    """Leave a member after its first epoch."""
+    with pytest.raises(Stop):
+        train_member(plan(), dataset, folder, Watcher(stop_after_epoch=1))
+
+
+def test_lost_metrics_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    damage(tmp_path, dataset)
+    (tmp_path / METRICS_FILE).unlink()
+    with pytest.raises(RunError, match=r"has 0 epochs, but state.safetensors is 1 epochs old"):
+        train_member(plan(), dataset, tmp_path, Watcher())
+
+
+def test_damaged_metrics_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    damage(tmp_path, dataset)
+    (tmp_path / METRICS_FILE).write_text('{"epoch": 1')
+    with pytest.raises(RunError, match=r"metrics.jsonl is damaged"):
+        train_member(plan(), dataset, tmp_path, Watcher())
+
+
+@pytest.mark.parametrize("metadata", [{"epochs_done": "1"}, {}])
+def test_a_state_of_something_else_is_refused(dataset: Dataset, tmp_path: Path, metadata: dict[str, str]) -> None:
+    damage(tmp_path, dataset)
+    save_tensors(tmp_path / STATE_FILE, {"network.x": torch.zeros(1)}, metadata)
+    with pytest.raises(CheckpointError, match=r"state.safetensors is not the state of this member"):
+        train_member(plan(), dataset, tmp_path, Watcher())
 
 
 def test_a_finished_member_is_left_alone(dataset: Dataset, tmp_path: Path) -> None:
