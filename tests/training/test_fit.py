@@ -143,12 +143,12 @@ def test_resume_refuses_a_folder_without_a_run(
 def test_a_full_disk_is_said_before_training(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e5))
-    assert main(arguments(drawn_digits, tmp_path / "run")) == 1
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e5))
+        assert main(arguments(drawn_digits, tmp_path / "run")) == 1
     said = capsys.readouterr().err
     assert "has 0 MB of free disk, the run needs 1 MB" in said
     assert not (tmp_path / "run" / "member-1").exists()
-    monkeypatch.undo()
     assert main(["--resume", str(tmp_path / "run")]) == 0, "once there is room, as the message says"
 
 
