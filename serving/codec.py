@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from serving.models import Model
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
 
-DECODERS = threading.BoundedSemaphore(available_cores())
-"""As many large pictures are in memory at once as cores can decode."""
+DECODERS = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
+"""Files are decoded by as many threads as cores, and by no others: each thread that has decoded a large picture
+keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
 ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
     pb.ELEMENT_TYPE_UINT8: np.dtype(np.uint8),
     pb.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
@@ -86,7 +87,7 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
 def decode_files(
     encoded: pb.EncodedImages, expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
 ) -> Pixels:
-    """Decode image files to uint8 (images, channels, height, width), one file of all calls a core at a time.
+    """Decode image files to uint8 (images, channels, height, width), one after the other.
 
     Raises:
         InvalidRequest: There are too many or none, or one is not usable; the message says which.
@@ -98,8 +99,8 @@ def decode_files(
         if not is_wanted():
             raise CallerGone("nobody waits for the answer any more")
         try:
-            with DECODERS:
-                pixels[index] = read_image(file, expected.shape, settings.max_image_pixels)
+            decoding = DECODERS.submit(read_image, file, expected.shape, settings.max_image_pixels)
+            pixels[index] = decoding.result()
         except ImageError as error:
             raise InvalidRequest(f"image {index + 1} of {len(encoded.files)}: {error}") from error
     return pixels
