@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]
 
 
-SLOW_FILES = [encode(gradient(2000))] * 25
-"""Most of a second of decoding."""
+SLOW_FILES = [encode(gradient(2000))] * 60
+"""A second or two of decoding."""
 
 
 def wait_until_in_flight(metrics_port: int) -> None:
@@ -81,12 +81,12 @@ def test_logs_are_json_and_begin_with_the_resolved_settings(models: Path) -> Non
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_calls_in_progress_finish(models: Path, number: signal.Signals) -> None:
     with serving("--models", str(models)) as (process, event), ThreadPoolExecutor(1) as caller:
-        with Client(f"127.0.0.1:{event['grpc_port']}") as client:
+        with Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client:
             answer = caller.submit(client.classify, SLOW_FILES)
             wait_until_in_flight(event["metrics_port"])
             process.send_signal(number)
             assert not answer.done()
-            assert len(answer.result(20).classifications) == len(SLOW_FILES)
+            assert len(answer.result(60).classifications) == len(SLOW_FILES)
         assert process.wait(20) == 0
 
 
@@ -97,7 +97,7 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
         ThreadPoolExecutor(1) as caller,
         Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client,
     ):
-        answer = caller.submit(client.classify, SLOW_FILES * 10)
+        answer = caller.submit(client.classify, SLOW_FILES * 4)
         wait_until_in_flight(event["metrics_port"])
         process.terminate()
         started = time.monotonic()
