@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from serving.client import DEFAULT_TARGET, Client
+from serving.client import DEFAULT_TARGET, CallError, Client
 from training.arrays import load_idx
 from training.dataset import Images
 
@@ -59,4 +59,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CallError as error:
+        sys.exit(str(error))

@@ -6,13 +6,14 @@ The ten example digits are drawn with several inks on several grounds; the serve
 from __future__ import annotations
 
 import io
+import sys
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from examples.draw_digits import STROKES, draw
-from serving.client import DEFAULT_TARGET, Client
+from serving.client import DEFAULT_TARGET, CallError, Client
 
 SIDE_PIXELS = 160
 PENS = (0.05, 0.075, 0.10)
@@ -62,4 +63,7 @@ def _png(digit: int, pen: float, ink: int, ground: int) -> bytes:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CallError as error:
+        sys.exit(str(error))
