@@ -79,7 +79,8 @@ class FitSettings(BaseSettings):
     strokes: bool | None = None
     """Whether images are strokes on a plain ground, instead of the recipe's."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What to compute in while learning; auto times a few steps of both and takes the faster."""
+    """What to compute in while learning; auto times a few steps of both and takes bfloat16 where that is clearly
+    faster. Name one where two runs must agree bit for bit."""
     threads: int | None = Field(None, ge=1)
     """Processor threads; by default as many as torch finds cores."""
 
