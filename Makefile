@@ -19,13 +19,13 @@ $(SERVE): pyproject.toml constraints.txt
 
 $(DEVELOP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,dev]'
 	@touch $@ $(SERVE)
 
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
 	@if $(BIN)/python -m serving.health >/dev/null 2>&1; then \
 	  echo "A server runs already on port 8001; stop it first." >&2; exit 1; fi
-	@$(BIN)/python -m serving --models models & server=$$!; \
+	@$(BIN)/python -m serving --models models --default-model mnist & server=$$!; \
 	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit 0' INT TERM; \
 	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
 	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server

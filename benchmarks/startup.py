@@ -50,7 +50,8 @@ def main() -> None:
 
 def start_once(models: Path) -> tuple[float, float]:
     """Seconds until ready, and megabytes resident after 100 calls."""
-    command = [sys.executable, "-m", "serving", "--models", str(models), "--grpc-port", "0", "--metrics-port", "0"]
+    command = [sys.executable, "-m", "serving", "--models", str(models), "--default-model", "mnist"]
+    command += ["--grpc-port", "0", "--metrics-port", "0"]
     started = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
         assert process.stderr is not None  # noqa: S101 - a pipe was asked for

@@ -31,7 +31,8 @@ from export.manifest import (
     write_manifest,
 )
 from export.proof import make_inputs, prove_parity, run_graph
-from training.run import MemberSummary, Run, RunSettings, Summary
+from training.run import Run, RunSettings
+from training.summary import MemberSummary, Summary
 
 SELF_CHECK_IMAGES = 8
 SELF_CHECK_TOLERANCE = 1e-4

@@ -24,6 +24,7 @@ class ServerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
+        env_ignore_empty=True,  # as compose files write a variable that is not set
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,

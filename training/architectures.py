@@ -1,13 +1,13 @@
 """The networks, by name.
 
-The first five are the ladder of the 2017 fast.ai lesson on convolutional networks; `cnn_slim`, which the
-project serves by default, is the last of them with a smaller dense layer, so that six fit into 60 million
-multiply-adds and 8 MB. Every network takes pixels and normalizes them itself: a caller cannot do it wrongly.
+The first five are the ladder of the 2017 fast.ai lesson on convolutional networks. `cnn_slim`, `cnn_7x7` and
+`cnn_padded` are unlike each other on purpose, since unlike members make the better ensemble. Every network takes
+pixels and normalizes them itself: a caller cannot do it wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,19 +106,78 @@ def dense(shape: Shape, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 512), nn.Softmax(dim=1), nn.Linear(512, classes))
 
 
+@dataclass(frozen=True)
+class Convolution:
+    """A square convolution, then max pooling if asked for, ReLU, and batch normalization if the network has it.
+
+    The lesson has ReLU before the pool: the same values, but four times as many of them to compute.
+    """
+
+    filters: int
+    kernel: int
+    padding: int = 0
+    pool: bool = False
+
+    def side(self, side: int) -> int:
+        """Height or width of what comes out, for that of what goes in."""
+        return (side + 2 * self.padding - self.kernel + 1) // (2 if self.pool else 1)
+
+
+def conv_block(filters: int) -> tuple[Convolution, Convolution]:
+    """The lesson's ConvBlock: two padded 3x3 convolutions, then max pooling."""
+    return Convolution(filters, 3, padding=1), Convolution(filters, 3, padding=1, pool=True)
+
+
+LESSON = (Convolution(32, 3), Convolution(32, 3, pool=True), Convolution(64, 3), Convolution(64, 3, pool=True))
+"""The lesson's convolutions: 32-32-pool-64-64-pool."""
+
+
 def cnn(shape: Shape, classes: int) -> nn.Module:
-    """The lesson's convolutional network: 32-32-pool-64-64-pool, dense 512."""
-    return _convolutional(shape, classes, units=512)
+    """The lesson's convolutional network: its four convolutions, dense 512."""
+    return _convolutional(shape, classes, LESSON, units=512, batchnorm=False)
 
 
 def cnn_bn(shape: Shape, classes: int) -> nn.Module:
     """`cnn` with batch normalization after each layer."""
-    return _convolutional(shape, classes, units=512, batchnorm=True)
+    return _convolutional(shape, classes, LESSON, units=512)
 
 
 def cnn_bn_dropout(shape: Shape, classes: int) -> nn.Module:
     """`cnn_bn` with dropout 0.5 before the last layer: the network that the lesson averages six of."""
-    return _convolutional(shape, classes, units=512, batchnorm=True, dropout=0.5)
+    return _convolutional(shape, classes, LESSON, units=512, dropout=0.5)
+
+
+def cnn_slim(shape: Shape, classes: int) -> nn.Module:
+    """`cnn_bn_dropout` with 256 dense units and dropout 0.4: a little over half the parameters."""
+    return _convolutional(shape, classes, LESSON, units=256, dropout=0.4)
+
+
+def cnn_7x7(shape: Shape, classes: int) -> nn.Module:
+    """Padded 7x7 and 5x5 convolutions, each with a pool, a 3x3 one, and dense 128."""
+    layers = (
+        Convolution(32, 7, padding=3, pool=True),
+        Convolution(48, 5, padding=2, pool=True),
+        Convolution(96, 3),
+    )
+    return _convolutional(shape, classes, layers, units=128, dropout=0.4)
+
+
+def cnn_padded(shape: Shape, classes: int) -> nn.Module:
+    """Padded 3x3 convolutions 20-20-pool-44-44-pool, an unpadded one of 88, and dense 128."""
+    layers = (
+        Convolution(20, 3, padding=1),
+        Convolution(20, 3, padding=1, pool=True),
+        Convolution(44, 3, padding=1),
+        Convolution(44, 3, padding=1, pool=True),
+        Convolution(88, 3),
+    )
+    return _convolutional(shape, classes, layers, units=128, dropout=0.4)
+
+
+def cnn_small(shape: Shape, classes: int) -> nn.Module:
+    """Two 5x5 convolutions of 12 and 32 filters, each with a pool, and dense 128."""
+    layers = (Convolution(12, 5, pool=True), Convolution(32, 5, pool=True))
+    return _convolutional(shape, classes, layers, units=128, dropout=0.2)
 
 
 def cnn_blocks(shape: Shape, classes: int) -> nn.Module:
@@ -127,31 +186,17 @@ def cnn_blocks(shape: Shape, classes: int) -> nn.Module:
     Each block halves the image and doubles the filters, from 32 to 256 at most, until the shorter side is below 8:
     two blocks for 28x28 pixels, three for 32x32, four for 64x64.
     """
-    channels, height, width = shape
-    layers: list[nn.Module] = []
-    filters = 32
-    while min(height, width) >= 8:
-        layers += conv_block(channels, filters)
-        channels, filters = filters, min(2 * filters, 256)
-        height, width = height // 2, width // 2
-    return nn.Sequential(*layers, *_head(channels * height * width, 256, classes, batchnorm=True, dropout=0.4))
-
-
-def conv_block(inputs: int, outputs: int) -> list[nn.Module]:
-    """The lesson's ConvBlock: padded 3x3 convolutions, then max pooling; with batch normalization throughout."""
-    layers: list[nn.Module] = []
-    for channels in (inputs, outputs):
-        layers += [nn.Conv2d(channels, outputs, kernel_size=3, padding=1), nn.ReLU(), nn.BatchNorm2d(outputs)]
-    return [*layers, nn.MaxPool2d(2)]
-
-
-def cnn_slim(shape: Shape, classes: int) -> nn.Module:
-    """`cnn_bn_dropout` with 256 dense units and dropout 0.4: a little over half the parameters."""
-    return _convolutional(shape, classes, units=256, batchnorm=True, dropout=0.4)
+    side = min(shape[1:])
+    layers: list[Convolution] = []
+    while side >= 8:
+        layers += conv_block(min(256, 32 * 2 ** (len(layers) // 2)))
+        side //= 2
+    return _convolutional(shape, classes, layers, units=256, dropout=0.4)
 
 
 ARCHITECTURES: dict[str, Callable[[Shape, int], nn.Module]] = {
-    build.__name__: build for build in (linear, dense, cnn, cnn_bn, cnn_bn_dropout, cnn_slim, cnn_blocks)
+    build.__name__: build
+    for build in (linear, dense, cnn, cnn_bn, cnn_bn_dropout, cnn_slim, cnn_7x7, cnn_padded, cnn_small, cnn_blocks)
 }
 
 
@@ -203,35 +248,28 @@ def count_multiply_adds(network: nn.Module, shape: Shape) -> int:
 
 
 def _convolutional(
-    shape: Shape, classes: int, units: int, batchnorm: bool = False, dropout: float = 0.0
+    shape: Shape,
+    classes: int,
+    layers: Sequence[Convolution],
+    units: int,
+    batchnorm: bool = True,
+    dropout: float = 0.0,
 ) -> nn.Module:
-    """Unpadded 3x3 convolutions 32-32-pool-64-64-pool, one dense layer, as in the lesson.
-
-    Batch normalization follows the activation, and after a pooling layer the pool, where the lesson has it.
-    """
+    """Convolutions, one dense layer of `units`, and the classes."""
     channels, height, width = shape
-    if min(height, width) < 16:
-        raise RecipeError(f"images of {height}x{width} pixels are too small for this network: 16x16 is the least")
-    layers: list[nn.Module] = []
-    for inputs, outputs, pool in ((channels, 32, False), (32, 32, True), (32, 64, False), (64, 64, True)):
-        layers += [nn.Conv2d(inputs, outputs, kernel_size=3), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if pool else []
-        layers += [nn.BatchNorm2d(outputs)] if batchnorm else []
-    side = (_pooled_twice(height), _pooled_twice(width))
-    return nn.Sequential(*layers, *_head(64 * side[0] * side[1], units, classes, batchnorm, dropout))
-
-
-def _head(features: int, units: int, classes: int, batchnorm: bool, dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(features, units), nn.ReLU()]
-    layers += [nn.BatchNorm1d(units)] if batchnorm else []
-    layers += [nn.Dropout(dropout)] if dropout else []
-    return [*layers, nn.Linear(units, classes)]
-
-
-def _pooled_twice(side: int) -> int:
-    for _ in range(2):
-        side = (side - 4) // 2  # two unpadded 3x3 convolutions, then a pool of 2
-    return side
+    body: list[nn.Module] = []
+    for layer in layers:
+        body += [nn.Conv2d(channels, layer.filters, layer.kernel, padding=layer.padding)]
+        body += [nn.MaxPool2d(2)] if layer.pool else []
+        body += [nn.ReLU()]
+        body += [nn.BatchNorm2d(layer.filters)] if batchnorm else []
+        channels, height, width = layer.filters, layer.side(height), layer.side(width)
+        if min(height, width) < 1:
+            raise RecipeError(f"images of {shape[1]}x{shape[2]} pixels are too small for this network")
+    body += [nn.Flatten(), nn.Linear(channels * height * width, units), nn.ReLU()]
+    body += [nn.BatchNorm1d(units)] if batchnorm else []
+    body += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*body, nn.Linear(units, classes))
 
 
 def _size(shape: Shape) -> int:

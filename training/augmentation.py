@@ -10,6 +10,7 @@ in the normalized coordinates of `torch.nn.functional.affine_grid`, where the im
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +29,12 @@ class Affine(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Shear angle."""
     zoom: float = Field(default=0.0, ge=0, lt=1)
     """Change of scale, drawn for each axis: 0.08 gives 0.92 to 1.08."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """How a value between pixels is found."""
 
 
 def distort(images: Tensor, affine: Affine, generator: torch.Generator) -> Tensor:
-    """Distort every image by its own random affine map, bilinear, edge pixels repeated outwards.
+    """Distort every image by its own random affine map, edge pixels repeated outwards.
 
     Args:
         images: float32 (count, channels, height, width).
@@ -43,7 +46,7 @@ def distort(images: Tensor, affine: Affine, generator: torch.Generator) -> Tenso
     """
     maps = random_maps(len(images), affine, generator).to(images.device)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid, mode=affine.interpolation, padding_mode="border", align_corners=False)
 
 
 def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:

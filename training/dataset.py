@@ -21,6 +21,7 @@ MOST_SET_ASIDE_PER_CLASS = 500
 LEAST_TO_SPLIT = 10
 """A class needs that many images for a tenth of it to be set aside."""
 MOST_PROBLEMS_SHOWN = 20
+MOST_SAMPLED = 10_000
 PLAIN_SAMPLE, PLAIN_DEVIATION, PLAIN_SHARE = 2000, 20.0, 0.9
 
 
@@ -68,6 +69,12 @@ class Dataset:
         """Channels, height and width of every image."""
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
+
+    @property
+    def train_sample(self) -> Images:
+        """Training images, evenly spaced, to compare the others with: all, or a little under `MOST_SAMPLED`."""
+        step = -(-len(self.train) // MOST_SAMPLED)
+        return self.train.select(torch.arange(0, len(self.train), step))
 
     def digest(self) -> str:
         """SHA-256 over all pixels and labels in order: tells whether two runs saw the same data."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from training.architectures import Network
 from training.dataset import Images
 
 BATCH_IMAGES = 500
+CONFIDENCE_BINS = 15
 Z_95 = 1.959964
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -41,22 +44,26 @@ def predict(network: Network, images: Images) -> Tensor:
     return torch.cat(batches)
 
 
-def average(members: Sequence[Tensor]) -> Tensor:
-    """Arithmetic mean of the members' probabilities, each float32 (count, classes)."""
-    return torch.stack(list(members)).mean(dim=0)
+def average(members: Tensor) -> Tensor:
+    """Arithmetic mean of the members' probabilities: float32 (members, count, classes) to (count, classes)."""
+    return members.mean(dim=0)
+
+
+def agreement(members: Tensor) -> Tensor:
+    """Share of members whose top class is their average's: (members, count, classes) to float64 (count,)."""
+    return (members.argmax(dim=2) == members.mean(dim=0).argmax(dim=1)).double().mean(dim=0)
 
 
 def measure(probabilities: Tensor, labels: Tensor) -> Figures:
     """Compare probabilities float32 (count, classes) with labels int64 (count,)."""
-    confidence, predicted = probabilities.max(dim=1)
-    correct = predicted == labels
+    correct = probabilities.argmax(dim=1) == labels
     nll = F.nll_loss(probabilities.double().clamp_min(1e-12).log(), labels)
     return Figures(
         count=len(labels),
         accuracy=correct.double().mean().item(),
         accuracy_interval=wilson_interval(int(correct.sum()), len(labels)),
         nll=nll.item(),
-        ece=_expected_calibration_error(confidence, correct),
+        ece=reliability(probabilities, labels).expected_calibration_error,
     )
 
 
@@ -94,9 +101,34 @@ def calibrate(probabilities: Tensor, temperature: float) -> Tensor:
     return (probabilities.double().clamp_min(1e-30).log() / temperature).softmax(dim=1).float()
 
 
-def _expected_calibration_error(confidence: Tensor, correct: Tensor, bins: int = 15) -> float:
-    index = (confidence * bins).long().clamp(max=bins - 1)
-    # per bin: |number right - summed confidence|, which is the bin's gap times its count
-    gaps = torch.zeros(bins, dtype=torch.float64)
-    gaps.index_add_(0, index, correct.double() - confidence.double())
-    return gaps.abs().sum().item() / len(correct)
+@dataclass(frozen=True)
+class Reliability:
+    """What the confidence in the top class was worth, over equally wide bins of it; float64 (bins,) each.
+
+    Attributes:
+        count: Images in each bin.
+        confidence: Mean confidence of those; NaN in an empty bin.
+        accuracy: Share of those that were right; NaN in an empty bin.
+    """
+
+    count: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean over the images of how far their bin's confidence lies from its accuracy."""
+        filled = self.count > 0
+        gaps = np.abs(self.confidence - self.accuracy)[filled]
+        return float((gaps * self.count[filled]).sum() / self.count.sum())
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> Reliability:
+    """Sort probabilities (count, classes) into bins of their largest, and compare with labels (count,)."""
+    confidence, predicted = probabilities.double().max(dim=1)
+    index = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
+    count, summed, right = (
+        index.bincount(weights, minlength=CONFIDENCE_BINS).double()
+        for weights in (None, confidence, (predicted == labels).double())
+    )
+    return Reliability(count.numpy(), (summed / count).numpy(), (right / count).numpy())

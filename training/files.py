@@ -16,6 +16,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     unfinished.replace(path)
 
 
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """`write_whole` for bytes."""
+    write_whole(path, lambda unfinished: unfinished.write_bytes(content))
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """`write_whole` for text."""
     write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn, cast
+from typing import cast
 
-import torch
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 
 from training.architectures import ARCHITECTURES
+from training.command import COMMAND_CONFIG, TrainingCommand, run_command
 from training.dataset import Dataset, is_on_plain_ground
-from training.errors import RunError, TrainingError
-from training.member import Plan, bytes_on_disk, require_trainable, train_member
-from training.precision import WORTH_IT, measure_speedup
-from training.progress import RunProgress, summary_table
-from training.recipe import RECIPES, Recipe, find_recipe
-from training.run import SETTINGS_FILE, Run, RunSettings, summarize, tool_versions
+from training.errors import DivergenceError, RunError
+from training.launch import Job, jobs_of
+from training.progress import Progress, summary_table
+from training.recipe import Recipe, change_recipe
+from training.recipes import RECIPES, find_recipe
+from training.report import write_report
+from training.run import SETTINGS_FILE, Run
 from training.sources import load_dataset
 
-OVERRIDES = ("architecture", "epochs", "batch_images", "flip", "strokes")
-"""Fields of a recipe that the command line may change."""
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
+OVERRIDES = ("epochs", "batch_images", "flip", "strokes")
+"""Fields of a recipe that the command line may change, beside its architectures."""
 
 
-class FitSettings(BaseSettings):
+class FitSettings(TrainingCommand):
     """Train the members of an ensemble, each from its own seed; measure them and their average."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONSORT_",
-        frozen=True,
-        use_attribute_docstrings=True,
-        cli_prog_name="python -m training.fit",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_parse_none_str="none",
-    )
+    model_config = COMMAND_CONFIG | SettingsConfigDict(cli_prog_name="python -m training.fit")
 
     recipe: str | None = Field(
         None,
@@ -59,16 +42,12 @@ class FitSettings(BaseSettings):
     """How many members to train."""
     seed: int = Field(1, ge=1, le=1_000_000)
     """Of the ensemble; member i of it draws from seed * 1000 + i."""
-    data: Path = Path("data/mnist")
-    """Images: a folder with one subfolder a class, a folder of IDX files, or an NPZ file; also CONSORT_DATA."""
-    download_mnist: bool | None = None
-    """Fetch MNIST into an empty or missing --data folder; by default only into data/mnist."""
-    image_side: int | None = Field(None, ge=2, le=1024)
-    """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
     run: Path = Path("runs/mnist")
     """New folder for checkpoints, metrics and summary."""
     resume: Path | None = None
     """Continue the run in this folder with the settings that it began with; only --data may have moved."""
+    reseed: bool = False
+    """With --resume: give members whose loss diverged a new seed, and train them again."""
     architecture: str | None = Field(None, description=f"Instead of the recipe's: {', '.join(ARCHITECTURES)}.")
     epochs: int | None = Field(None, ge=1)
     """Passes over the training images, instead of the recipe's."""
@@ -78,32 +57,6 @@ class FitSettings(BaseSettings):
     """Whether to mirror half of the training images, instead of the recipe's."""
     strokes: bool | None = None
     """Whether images are strokes on a plain ground, instead of the recipe's."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What to compute in while learning; auto times a few steps of both and takes bfloat16 where that is clearly
-    faster. Name one where two runs must agree bit for bit."""
-    threads: int | None = Field(None, ge=1)
-    """Processor threads; by default as many as torch finds cores."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """From the environment comes the place of the data alone: the server's variables mean other things."""
-        return init_settings, _DataFromEnvironment(settings_cls)
-
-    def load_dataset(self) -> Dataset:
-        """The images that the settings name.
-
-        Raises:
-            DataError: They cannot be trained on.
-        """
-        download = "data" not in self.model_fields_set if self.download_mnist is None else self.download_mnist
-        return load_dataset(self.data, self.image_side, download)
 
     def member_seeds(self) -> tuple[int, ...]:
         """One a member; ensembles of different seeds share none."""
@@ -113,53 +66,31 @@ class FitSettings(BaseSettings):
         """The named recipe, or the one that fits the images, with what was given instead of its own.
 
         Raises:
-            RecipeError: No recipe has that name.
+            RecipeError: No recipe has that name, or what was given does not go with it.
         """
         fitting = "default" if is_on_plain_ground(dataset.train) else "photographs"
         recipe = find_recipe(self.recipe or fitting)
         changes = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
-        if not changes:
-            return recipe
-        changed = ", ".join(f"{name}={value}" for name, value in changes.items())
-        return recipe.model_copy(update={**changes, "name": f"{recipe.name} with {changed}"})
+        if self.architecture:
+            changes["architectures"] = (self.architecture,)
+        return change_recipe(recipe, changes) if changes else recipe
 
     def conflicts_with_resume(self) -> list[str]:
         """Options that were given beside --resume although the run already fixes them."""
-        fixed = self.model_fields_set - {"resume", "data"}
+        fixed = self.model_fields_set - {"resume", "data", "processes", "launcher", "ray_address", "reseed"}
         return [f"--{name.replace('_', '-')}" for name in sorted(fixed)]
-
-
-class _DataFromEnvironment(EnvSettingsSource):
-    """CONSORT_DATA, and no other variable."""
-
-    def __call__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__call__().items() if name == "data"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the process's exit code."""
-    console = Console()
-    try:
-        settings = FitSettings(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
-    except ValidationError as error:
-        for problem in error.errors():
-            flag = "--" + "-".join(str(part) for part in problem["loc"])
-            print(f"{flag}: {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
-        return EXIT_USAGE
-    signal.signal(signal.SIGTERM, _interrupt)
+    return run_command(FitSettings, arguments, fit, advice)
+
+
+def advice(settings: FitSettings) -> str:
+    """How to go on after an interruption; nothing if nothing was begun."""
     folder = settings.resume or settings.run
-    try:
-        fit(settings, console)
-    except KeyboardInterrupt:
-        print(f"Interrupted.{_advice(folder)}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        print(f"{error}.{_advice(folder)}", file=sys.stderr)
-        return EXIT_FAILED
-    except TrainingError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
+    begun = (folder / SETTINGS_FILE).exists()
+    return f" Continue with: python -m training.fit --resume {shlex.quote(str(folder))}" if begun else ""
 
 
 def fit(settings: FitSettings, console: Console) -> None:
@@ -168,63 +99,48 @@ def fit(settings: FitSettings, console: Console) -> None:
     Raises:
         TrainingError: Whatever stops it, with what to do about it.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
     run, dataset = _resume(settings) if settings.resume else _begin(settings, console)
+    members = len(run.settings.seeds)
     console.print(
-        f"{run.folder}: {len(run.settings.seeds)} members of recipe {run.settings.recipe.name!r} on "
+        f"{run.folder}: {members} members of recipe {run.settings.recipe.name!r} on "
         f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{len(dataset.class_labels)} classes, {run.settings.precision}, {run.settings.threads} threads",
+        f"{len(dataset.class_labels)} classes; {run.settings.precision}, "
+        f"threads of each member: {run.settings.threads}",
         soft_wrap=True,
+        highlight=False,
     )
-    with RunProgress(console, len(run.settings.seeds)) as progress:
-        for member, seed in enumerate(run.settings.seeds, start=1):
-            progress.begin_member(member)
-            train_member(run.settings.plan(seed), dataset, run.member_folder(member), progress)
-    summary = summarize(run.load_members(), dataset)
-    run.write_summary(summary)
-    console.print(summary_table(summary))
+    titles = {job: f"member {job.member} of {members}" for job in jobs_of(run)}
+    with Progress(console, titles) as progress:
+        diverged = settings.train(list(titles), dataset, progress)
+    require_all(titles, diverged)
+    console.print(summary_table(run.finish(dataset)))
+    console.print(f"Report: {write_report(run, dataset)}", soft_wrap=True, highlight=False)
     console.print(f"Export it with: python -m export {run.folder} --name NAME --models models", soft_wrap=True)
 
 
-def _advice(folder: Path) -> str:
-    begun = (folder / SETTINGS_FILE).exists()
-    return f" Continue with: python -m training.fit --resume {shlex.quote(str(folder))}" if begun else ""
+def require_all(titles: Mapping[Job, str], diverged: Mapping[Job, str]) -> None:
+    """Make sure that no ensemble comes out that lacks a member.
+
+    Raises:
+        DivergenceError: Some members diverged.
+    """
+    if not diverged:
+        return
+    reasons = "".join(f"\n  - {titles[job]}: {reason}" for job, reason in diverged.items())
+    folders = sorted({shlex.quote(str(job.run)) for job in diverged})
+    commands = "".join(f"\n  python -m training.fit --resume {folder} --reseed" for folder in folders)
+    raise DivergenceError(
+        f"an ensemble needs all of its members, and these were stopped:{reasons}\n"
+        f"To train them again from new seeds:{commands}"
+    )
 
 
 def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:
+    if settings.reseed:
+        raise RunError("--reseed continues a run; name it with --resume")
     dataset = settings.load_dataset()
     recipe, seeds = settings.choose_recipe(dataset), settings.member_seeds()
-    require_trainable(Plan(recipe, seeds[0], torch.float32), dataset)
-    resolved = RunSettings(
-        recipe=recipe,
-        seeds=seeds,
-        precision=_choose_precision(settings, recipe, dataset, console),
-        threads=torch.get_num_threads(),
-        class_labels=dataset.class_labels,
-        image_shape=dataset.image_shape,
-        data=dataset.name,
-        data_path=settings.data.resolve(),
-        image_side=settings.image_side,
-        data_sha256=dataset.digest(),
-        tools=tool_versions(),
-    )
-    run = Run.create(settings.run, resolved)
-    run.require_space(len(seeds) * bytes_on_disk(resolved.plan(seeds[0]), dataset))
-    return run, dataset
-
-
-def _choose_precision(
-    settings: FitSettings, recipe: Recipe, dataset: Dataset, console: Console
-) -> Literal["float32", "bfloat16"]:
-    if settings.precision != "auto":
-        return settings.precision
-    speedup = measure_speedup(Plan(recipe, 0, torch.float32), dataset)
-    chosen: Literal["float32", "bfloat16"] = "bfloat16" if speedup >= WORTH_IT else "float32"
-    console.print(
-        f"bfloat16 is {speedup:.1f} times as fast as float32 here; training in {chosen}", highlight=False
-    )
-    return chosen
+    return settings.begin(settings.run, recipe, seeds, dataset, console, at_once=len(seeds)), dataset
 
 
 def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
@@ -234,14 +150,11 @@ def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
     run = Run.open(folder)
     path = settings.data if "data" in settings.model_fields_set else run.settings.data_path
     dataset = load_dataset(path, run.settings.image_side)
-    if run.settings.data_sha256 != dataset.digest():
-        raise RunError(f"the images in {path} are not those that {folder} began with")
-    torch.set_num_threads(run.settings.threads)
+    run.require_same(dataset)
+    run.move_data(path)
+    if settings.reseed:
+        run.reseed_diverged()
     return run, dataset
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -7,9 +7,12 @@ bit, as one that was never stopped.
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -32,6 +35,8 @@ from training.recipe import Recipe
 CHECKPOINT_FILE = "checkpoint.safetensors"
 METRICS_FILE = "metrics.jsonl"
 STATE_FILE = "state.safetensors"
+DIVERGED_FILE = "diverged.txt"
+LOCK_SECONDS = 30.0
 MAX_EPOCHS = 100_000
 
 
@@ -70,11 +75,13 @@ class Plan:
 
     Attributes:
         recipe: How to train.
+        architecture: Which of the recipe's networks.
         seed: Of everything random.
         precision: What convolutions and dense layers compute in while learning; weights stay float32.
     """
 
     recipe: Recipe
+    architecture: str
     seed: int
     precision: torch.dtype
 
@@ -102,7 +109,7 @@ class Learner:
         recipe = plan.recipe
         statistics = PixelStatistics.of(dataset.train.pixels)
         self.header = CheckpointHeader(
-            architecture=recipe.architecture,
+            architecture=plan.architecture,
             image_shape=dataset.image_shape,
             classes=len(dataset.class_labels),
             pixel_mean=statistics.mean,
@@ -114,9 +121,11 @@ class Learner:
         network = self.header.build()
         # Channels innermost is what bfloat16 convolutions are fastest on. torch's type stubs lack the argument.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.network, avg_fn=moving_average(recipe.average_decay), use_buffers=True)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=moving_average(recipe.average_decay), use_buffers=True
+        )
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.epochs_done = 0
 
@@ -146,22 +155,28 @@ class Learner:
             optimizer = self.optimizer.state_dict()
             for name, value in _below("optimizer.", tensors).items():
                 index, slot = name.split(".")
-                optimizer["state"].setdefault(int(index), {})[slot] = value
+                # The fused optimizer takes a weight and its moments to lie in memory in the same order.
+                laid_out = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+                optimizer["state"].setdefault(int(index), {})[slot] = laid_out
             self.optimizer.load_state_dict(optimizer)
             self.epochs_done = int(metadata["epochs_done"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path} is not the state of this member: {error}") from error
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """An exponential moving average that forgets its start: early on it spans a tenth of the steps so far.
 
     Without that, a short training would average the random weights that it began with.
     """
 
-    def blend(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+    def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():  # how many batches a normalization has seen
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+            return
         kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        return current + (averaged - current) * kept
+        torch._foreach_lerp_(list(averaged), list(current), 1 - kept)
 
     return blend
 
@@ -177,12 +192,24 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
 
     Raises:
         CheckpointError: The state in `folder` is damaged.
-        DivergenceError: The loss became infinite or no number.
-        RunError: The metrics in `folder` are damaged or do not belong to its state.
+        DivergenceError: The loss became infinite or no number, now or when this member was last trained.
+        RunError: The metrics in `folder` are damaged or do not belong to its state, or another process trains
+            this member.
     """
-    if (folder / CHECKPOINT_FILE).exists():
-        return
     folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        if (folder / CHECKPOINT_FILE).exists():
+            return
+        if (folder / DIVERGED_FILE).exists():
+            raise DivergenceError((folder / DIVERGED_FILE).read_text())
+        try:
+            _train_to_checkpoint(plan, dataset, folder, observer)
+        except DivergenceError as error:
+            write_text_whole(folder / DIVERGED_FILE, str(error))
+            raise
+
+
+def _train_to_checkpoint(plan: Plan, dataset: Dataset, folder: Path, observer: Observer) -> None:
     learner = Learner(plan, dataset)
     if (folder / STATE_FILE).exists():
         learner.load(folder / STATE_FILE)
@@ -226,7 +253,10 @@ def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> Epoch
         right += batch_right
         observer.step(done, recipe.epochs * steps)
     learner.epochs_done += 1
-    held_out = measure(predict(learner.averaged_network, dataset.held_out), dataset.held_out.labels)
+    predicted = predict(learner.averaged_network, dataset.held_out)
+    if not predicted.isfinite().all():  # the epoch's last step was the one too many
+        raise DivergenceError(f"the weights stopped being numbers in epoch {learner.epochs_done}")
+    held_out = measure(predicted, dataset.held_out.labels)
     return EpochMetrics(
         epoch=learner.epochs_done,
         learning_rate=rate,
@@ -280,6 +310,25 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
         return [EpochMetrics.model_validate_json(line) for line in lines]
     except ValidationError as error:
         raise RunError(f"{path} is damaged; remove its folder to train this member again") from error
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder, such as one that outlives its killed parent for a step."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    give_up = time.monotonic() + LOCK_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    raise RunError(f"another process is training in {folder}") from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)  # which unlocks it
 
 
 def _seed_epoch(learner: Learner) -> torch.Generator:

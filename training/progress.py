@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from training.evaluation import Figures
+from training.launch import Job
 from training.member import EpochMetrics
-from training.run import Summary
+from training.summary import Summary
 
 
-class RunProgress:
-    """Shows the members of a run as they learn; an `Observer` of one member after the other."""
+class Progress:
+    """Shows members as they learn, several at a time; a `Gathering`."""
 
-    def __init__(self, console: Console, members: int) -> None:
+    def __init__(self, console: Console, titles: Mapping[Job, str]) -> None:
         self.console = console
-        self.members = members
-        self.member = 0
-        self._bars = Progress(
+        self.titles = titles
+        self._bars = rich.progress.Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -30,6 +33,7 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
+        self._tasks: dict[Job, TaskID] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -40,24 +44,21 @@ class RunProgress:
     ) -> None:
         self._bars.stop()
 
-    def begin_member(self, member: int) -> None:
-        """The steps and epochs to come belong to `member`, counted from 1."""
-        self.member = member
-        self._task = self._bars.add_task(f"member {member} of {self.members}", total=None, figures="")
-
-    def step(self, done: int, total: int) -> None:
+    def step(self, job: Job, done: int, total: int) -> None:
         """Move the member's bar."""
-        self._bars.update(self._task, completed=done, total=total)
+        if job not in self._tasks:
+            self._tasks[job] = self._bars.add_task(self.titles[job], figures="")
+        self._bars.update(self._tasks[job], completed=done, total=total)
 
-    def epoch(self, metrics: EpochMetrics) -> None:
+    def epoch(self, job: Job, metrics: EpochMetrics) -> None:
         """Show what the epoch came to."""
         figures = (
             f"epoch {metrics.epoch}: loss {metrics.train_loss:.4f}, "
             f"train {metrics.train_accuracy:.2%}, held-out {metrics.held_out_accuracy:.2%}"
         )
-        self._bars.update(self._task, figures=figures)
+        self._bars.update(self._tasks[job], figures=figures)
         if not self.console.is_terminal:
-            line = f"member {self.member} of {self.members}, {figures}, {metrics.seconds:.1f} s"
+            line = f"{self.titles[job]}, {figures}, {metrics.seconds:.1f} s"
             self.console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -77,6 +78,15 @@ def summary_table(summary: Summary) -> Table:
         add(f"member {index}", member.held_out, member.test)
     ensemble = summary.ensemble
     table.add_section()
+    held_out, test = (
+        [getattr(member, part).accuracy for member in summary.members] for part in ("held_out", "test")
+    )
+    table.add_row("mean member", f"{statistics.mean(held_out):.2%}", f"{statistics.mean(test):.2%}")
+    if len(test) > 1:
+        spread = [f"{100 * statistics.stdev(accuracies):.2f}" for accuracies in (held_out, test)]
+        table.add_row("standard deviation, points", *spread)
     add("average", ensemble.held_out_uncalibrated, ensemble.test_uncalibrated)
     add(f"at temperature {ensemble.temperature:.2f}", ensemble.held_out, ensemble.test)
+    table.caption = f"{ensemble.test_agreement:.2%} of the members' votes on test images agree with the average's"
+    table.caption_justify = "left"
     return table

@@ -2,6 +2,7 @@
 
 - `settings.json`: what was asked for, resolved: recipe, seeds, data, precision, tool versions.
 - `member-1/metrics.jsonl`: one line an epoch; `member-1/checkpoint.safetensors`: the trained member; and so on.
+- `predictions.safetensors`: what each member says of every image that it was measured on.
 - `summary.json`: how good each member and their average are.
 """
 
@@ -9,24 +10,25 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
-from training.architectures import Network, count_multiply_adds, count_parameters
+from training.architectures import Network
 from training.checkpoint import CheckpointHeader, load_checkpoint
-from training.dataset import Dataset, Images
+from training.dataset import Dataset
 from training.errors import RunError
-from training.evaluation import Figures, average, calibrate, fit_temperature, measure, predict
 from training.files import write_text_whole
-from training.member import CHECKPOINT_FILE, Plan
+from training.member import CHECKPOINT_FILE, DIVERGED_FILE, Plan, bytes_on_disk, require_trainable
 from training.recipe import Recipe
+from training.summary import Predictions, Summary, summarize
 
+Precision = Literal["float32", "bfloat16"]
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "summary.json"
+PREDICTIONS_FILE = "predictions.safetensors"
 
 
 class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -36,7 +38,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """How each member is trained."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """One a member."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     """What convolutions and dense layers computed in while learning."""
     threads: int
     """Of the process; the same result bit for bit needs the same number."""
@@ -55,42 +57,53 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     tools: dict[str, str]
     """Versions of what trained it."""
 
-    def plan(self, seed: int) -> Plan:
-        """What to train for one of the seeds."""
-        return Plan(self.recipe, seed, {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision])
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        seeds: tuple[int, ...],
+        dataset: Dataset,
+        *,
+        precision: Precision,
+        threads: int,
+        data_path: Path,
+        image_side: int | None,
+    ) -> Self:
+        """Settle everything that a run on these images depends on.
 
+        Raises:
+            RecipeError: The recipe names no architecture, or its batches or networks do not fit the images.
+        """
+        settings = cls(
+            recipe=recipe,
+            seeds=seeds,
+            precision=precision,
+            threads=threads,
+            class_labels=dataset.class_labels,
+            image_shape=dataset.image_shape,
+            data=dataset.name,
+            data_path=data_path.resolve(),
+            image_side=image_side,
+            data_sha256=dataset.digest(),
+            tools=tool_versions(),
+        )
+        for architecture in recipe.architectures:
+            require_trainable(Plan(recipe, architecture, seeds[0], torch.float32), dataset)
+        return settings
 
-class MemberSummary(BaseModel, frozen=True, extra="forbid"):
-    """How good one member is."""
+    @property
+    def members(self) -> range:
+        """Numbers of the members, from 1."""
+        return range(1, len(self.seeds) + 1)
 
-    architecture: str
-    seed: int
-    parameters: int
-    multiply_adds: int
-    held_out: Figures
-    test: Figures
-
-
-class EnsembleSummary(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """How good the members' average is."""
-
-    temperature: float
-    """Fitted on the held-out images after averaging."""
-    held_out: Figures
-    """Of the calibrated average."""
-    test: Figures
-    """Of the calibrated average."""
-    held_out_uncalibrated: Figures
-    """Of the plain average."""
-    test_uncalibrated: Figures
-    """Of the plain average."""
-
-
-class Summary(BaseModel, frozen=True, extra="forbid"):
-    """How good a run's members and their average are."""
-
-    members: tuple[MemberSummary, ...]
-    ensemble: EnsembleSummary
+    def plan(self, member: int) -> Plan:
+        """What to train as member `member`, counted from 1."""
+        return Plan(
+            self.recipe,
+            self.recipe.architectures[(member - 1) % len(self.recipe.architectures)],
+            self.seeds[member - 1],
+            {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision],
+        )
 
 
 class Run:
@@ -137,17 +150,54 @@ class Run:
         """Where member `member`, counted from 1, is kept."""
         return self.folder / f"member-{member}"
 
-    def require_space(self, needed_bytes: int) -> None:
+    def move_data(self, path: Path) -> None:
+        """Note that the same images are to be read from another place now."""
+        self._change_settings(data_path=path.resolve())
+
+    def reseed_diverged(self) -> None:
+        """Give each member that diverged a seed which no member has had, and forget what it learned."""
+        seeds = list(self.settings.seeds)
+        for member in self.settings.members:
+            if (self.member_folder(member) / DIVERGED_FILE).exists():
+                seeds[member - 1] = max(seeds) + 1
+                # The seed first and the mark last: after a crash in between, the member gets yet another seed.
+                self._change_settings(seeds=tuple(seeds))
+                for file in sorted(
+                    self.member_folder(member).iterdir(), key=lambda file: file.name == DIVERGED_FILE
+                ):
+                    file.unlink()
+
+    def _change_settings(self, **changes: object) -> None:
+        self.settings = self.settings.model_copy(update=changes)
+        write_text_whole(self.folder / SETTINGS_FILE, self.settings.model_dump_json(indent=2) + "\n")
+
+    def require_same(self, dataset: Dataset) -> None:
+        """Find out whether these are the images that the run began with.
+
+        Raises:
+            RunError: They are others.
+        """
+        if dataset.digest() != self.settings.data_sha256:
+            raise RunError(
+                f"{dataset.name} are not the images that {self.folder} began with; name those with --data"
+            )
+
+    def require_space(self, dataset: Dataset) -> None:
         """Find out before training whether its files will fit on the disk.
 
         Raises:
             RunError: They will not.
         """
+        recipe = self.settings.recipe
+        each = [
+            bytes_on_disk(self.settings.plan(member), dataset) for member, _ in enumerate(recipe.architectures, 1)
+        ]
+        needed_bytes = sum(each[(member - 1) % len(each)] for member in self.settings.members)
         free_bytes = shutil.disk_usage(self.folder).free
         if free_bytes < needed_bytes:
             raise RunError(
                 f"{self.folder} has {free_bytes / 1e6:.0f} MB of free disk, the run needs "
-                f"{needed_bytes / 1e6:.0f} MB; make room, then continue with --resume {self.folder}"
+                f"{needed_bytes / 1e6:.0f} MB; make room, then: python -m training.fit --resume {self.folder}"
             )
 
     def load_members(self) -> list[tuple[Network, CheckpointHeader]]:
@@ -156,8 +206,17 @@ class Run:
         Raises:
             CheckpointError: One is missing or damaged.
         """
-        members = range(1, len(self.settings.seeds) + 1)
-        return [load_checkpoint(self.member_folder(member) / CHECKPOINT_FILE) for member in members]
+        folders = map(self.member_folder, self.settings.members)
+        return [load_checkpoint(folder / CHECKPOINT_FILE) for folder in folders]
+
+    def is_trained(self, member: int) -> bool:
+        """Whether member `member`, counted from 1, has learned to its end."""
+        return (self.member_folder(member) / CHECKPOINT_FILE).exists()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its figures are on disk."""
+        return (self.folder / SUMMARY_FILE).exists()
 
     def read_summary(self) -> Summary:
         """The figures of a finished run.
@@ -169,34 +228,25 @@ class Run:
             return Summary.model_validate_json((self.folder / SUMMARY_FILE).read_text())
         except OSError as error:
             raise RunError(
-                f"{self.folder} has no summary: {error}. Finish the run with --resume {self.folder}"
+                f"{self.folder} has no summary: {error}. "
+                f"Finish it with: python -m training.fit --resume {self.folder}"
             ) from error
         except ValidationError as error:
             raise RunError(f"{self.folder / SUMMARY_FILE} is damaged: {_first(error)}") from error
 
-    def write_summary(self, summary: Summary) -> None:
-        """Keep the figures beside the checkpoints."""
+    def finish(self, dataset: Dataset) -> Summary:
+        """Measure the trained members and their average, and keep figures and predictions beside the checkpoints.
+
+        Raises:
+            CheckpointError: A member is missing or damaged.
+        """
+        torch.set_num_threads(self.settings.threads)  # the last digits of a sum depend on it
+        members = self.load_members()
+        predictions = Predictions.of(members, dataset)
+        predictions.save(self.folder / PREDICTIONS_FILE)
+        summary = summarize(members, predictions, dataset)
         write_text_whole(self.folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
-
-
-def summarize(members: Sequence[tuple[Network, CheckpointHeader]], dataset: Dataset) -> Summary:
-    """Measure each member and their average. This is where, once, the test images are looked at."""
-    held_out = [predict(network, dataset.held_out) for network, _ in members]
-    test = [predict(network, dataset.test) for network, _ in members]
-    return Summary(
-        members=tuple(
-            MemberSummary(
-                architecture=header.architecture,
-                seed=header.seed,
-                parameters=count_parameters(network),
-                multiply_adds=count_multiply_adds(network, header.image_shape),
-                held_out=measure(held_out[index], dataset.held_out.labels),
-                test=measure(test[index], dataset.test.labels),
-            )
-            for index, (network, header) in enumerate(members)
-        ),
-        ensemble=_summarize_ensemble(average(held_out), dataset.held_out, average(test), dataset.test),
-    )
+        return summary
 
 
 def tool_versions() -> dict[str, str]:
@@ -207,16 +257,3 @@ def tool_versions() -> dict[str, str]:
 def _first(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-
-
-def _summarize_ensemble(
-    held_out_average: torch.Tensor, held_out: Images, test_average: torch.Tensor, test: Images
-) -> EnsembleSummary:
-    temperature = fit_temperature(held_out_average, held_out.labels)
-    return EnsembleSummary(
-        temperature=temperature,
-        held_out=measure(calibrate(held_out_average, temperature), held_out.labels),
-        test=measure(calibrate(test_average, temperature), test.labels),
-        held_out_uncalibrated=measure(held_out_average, held_out.labels),
-        test_uncalibrated=measure(test_average, test.labels),
-    )

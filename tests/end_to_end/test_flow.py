@@ -60,7 +60,7 @@ def test_the_next_version_is_served_beside_the_first(
 def test_the_manifest_tells_people_and_programs_the_same(trained_models: Path) -> None:
     manifest = json.loads((trained_models / "drawn/1/manifest.json").read_text())
     assert manifest["parity"]["largest_difference"] <= 1e-5
-    assert manifest["recipe"]["architecture"] == "cnn_bn_dropout"
+    assert manifest["recipe"]["architectures"] == ["cnn_bn_dropout"]
     assert len(manifest["members"]) == 3
 
 

@@ -16,30 +16,41 @@ from tests.conftest import StartServer
 from training.arrays import load_idx
 
 ROOT = Path(__file__).parents[2]
-BUNDLE = ROOT / "models/mnist/1"
+BUNDLES = {"mnist": ROOT / "models/mnist/1", "mnist-small": ROOT / "models/mnist-small/1"}
 DIGITS = sorted((ROOT / "examples/digits").glob("*.png"))
 
 
 @pytest.fixture
 def shipped(start_server: StartServer) -> Client:
     """A client of a server of all models that ship."""
-    return Client(f"127.0.0.1:{start_server(ROOT / 'models').grpc_port}")
+    return Client(f"127.0.0.1:{start_server(ROOT / 'models', default_model='mnist').grpc_port}")
 
 
-def test_six_members_in_fifteen_megabytes() -> None:
-    manifest = read_manifest(BUNDLE)
-    assert len(manifest.members) == 6
+def test_no_more_ships_than_is_served() -> None:
+    served = {path for bundle in BUNDLES.values() for path in bundle.iterdir()}
+    assert {path for path in (ROOT / "models").rglob("*") if path.is_file()} == served
+    assert sum(path.stat().st_size for path in served) <= 20e6
+
+
+@pytest.mark.parametrize(
+    ("name", "multiply_adds", "accuracy"), [("mnist", 60_000_000, 0.997), ("mnist-small", 6_000_000, 0.995)]
+)
+def test_each_model_is_as_cheap_and_as_good_as_it_is_said_to_be(
+    name: str, multiply_adds: int, accuracy: float
+) -> None:
+    manifest = read_manifest(BUNDLES[name])
     assert len({member.seed for member in manifest.members}) == 6
-    assert sum(file.stat().st_size for file in BUNDLE.iterdir()) <= 15e6
+    assert sum(member.multiply_adds for member in manifest.members) <= multiply_adds
     assert manifest.test.count == 10_000
-    assert manifest.test.accuracy >= 0.995
-    assert manifest.tools["torch"]
+    assert manifest.test.accuracy >= accuracy
+    assert manifest.test.ece <= 0.003
 
 
-def test_the_example_images_are_classified_right(shipped: Client) -> None:
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_example_images_are_classified_right(name: str, shipped: Client) -> None:
     assert len(DIGITS) == 20
     with shipped as client:
-        found = client.classify(DIGITS).classifications
+        found = client.classify(DIGITS, model=name).classifications
     assert [one.label for one in found] == [file.name[0] for file in DIGITS]
 
 
@@ -52,4 +63,4 @@ def test_the_example_images_are_those_that_the_project_draws() -> None:
 def test_all_of_mnist_through_grpc_gives_exactly_the_manifests_accuracy(shipped: Client, real_mnist: Path) -> None:
     with shipped as client:
         served = measure_served_accuracy(client, load_idx(real_mnist).test)
-    assert served == read_manifest(BUNDLE).test.accuracy
+    assert served == read_manifest(BUNDLES["mnist"]).test.accuracy

@@ -113,7 +113,7 @@ def test_a_bundle_says_all_that_the_run_knows(run: Run, tmp_path: Path) -> None:
     assert manifest.test.accuracy == summary.ensemble.test.accuracy
     assert manifest.held_out.nll == summary.ensemble.held_out.nll
     assert manifest.averaging.temperature == summary.ensemble.temperature
-    assert manifest.recipe["architecture"] == "linear"
+    assert manifest.recipe["architectures"] == ["linear"]
     assert set(manifest.tools) == {"python", "torch", "onnx", "onnxruntime"}
     names = {file.name for file in folder.iterdir()}
     assert names == {"manifest.json", "member-1.onnx", "member-2.onnx"}

@@ -30,6 +30,14 @@ def test_precedence(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.grpc_port, settings.metrics_port, settings.threads) == (3000, 2001, 3)
 
 
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files write one that is not set."""
+    monkeypatch.setenv("CONSORT_DEFAULT_MODEL", "")
+    monkeypatch.setenv("CONSORT_THREADS", "")
+    settings = read_settings([])
+    assert (settings.default_model, settings.threads) == (None, None)
+
+
 def test_the_environment_can_name_the_file(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSORT_CONFIG", str(config))
     assert read_settings([]).grpc_port == 1000

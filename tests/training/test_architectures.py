@@ -45,6 +45,30 @@ SIZES = {
         + 257 * 10,
         9 * (28**2 * (32 + 32 * 32) + 14**2 * (32 * 64 + 64 * 64)) + 64 * 49 * 256 + 256 * 10,
     ),
+    "cnn_padded": (  # padded 28, pool 14, pool 7 -> 5
+        (9 + 1) * 20
+        + (9 * 20 + 1) * (20 + 44)
+        + (9 * 44 + 1) * (44 + 88)
+        + 2 * (20 + 20 + 44 + 44 + 88)
+        + (88 * 25 + 1) * 128
+        + 2 * 128
+        + 129 * 10,
+        9 * (28**2 * (20 + 20 * 20) + 14**2 * (20 * 44 + 44 * 44) + 5**2 * 44 * 88) + (88 * 25 + 10) * 128,
+    ),
+    "cnn_7x7": (  # padded 28, pool 14, padded 14, pool 7 -> 5
+        (49 + 1) * 32
+        + (25 * 32 + 1) * 48
+        + (9 * 48 + 1) * 96
+        + 2 * (32 + 48 + 96)
+        + (96 * 25 + 1) * 128
+        + 2 * 128
+        + 129 * 10,
+        28**2 * 49 * 32 + 14**2 * 25 * 32 * 48 + 5**2 * 9 * 48 * 96 + (96 * 25 + 10) * 128,
+    ),
+    "cnn_small": (
+        (25 + 1) * 12 + (25 * 12 + 1) * 32 + 2 * (12 + 32) + (512 + 1) * 128 + 2 * 128 + 129 * 10,
+        25 * (24**2 * 12 + 8**2 * 12 * 32) + (512 + 10) * 128,
+    ),
     "cnn_slim": (
         CONVOLUTION_PARAMETERS + BATCHNORM_PARAMETERS + 1025 * 256 + 2 * 256 + 257 * 10,
         CONVOLUTION_MULTIPLY_ADDS + 1034 * 256,
@@ -98,7 +122,7 @@ class TestEveryArchitecture:
 
 def test_only_the_dropout_networks_drop() -> None:
     dropping = [name for name in ARCHITECTURES if any(type(m) is torch.nn.Dropout for m in build(name).modules())]
-    assert dropping == ["cnn_bn_dropout", "cnn_slim", "cnn_blocks"]
+    assert dropping == ["cnn_bn_dropout", "cnn_slim", "cnn_7x7", "cnn_padded", "cnn_small", "cnn_blocks"]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:

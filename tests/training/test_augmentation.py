@@ -75,3 +75,14 @@ def test_half_of_the_images_are_mirrored_whole() -> None:
 def test_impossible_limits_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Affine.model_validate(bad)
+
+
+def test_nearest_neighbour_invents_no_values() -> None:
+    images = torch.randint(0, 256, (16, 1, 12, 12), generator=seeded()).float()
+    strong = STRONG.model_copy(update={"interpolation": "nearest"})
+    distorted = distort(images, strong, seeded())
+    assert not torch.equal(distorted, images)
+    assert all(
+        set(one.flatten().tolist()) <= set(other.flatten().tolist())
+        for one, other in zip(distorted, images, strict=True)
+    )

@@ -46,7 +46,7 @@ def test_wilson_interval_holds_its_proportion(trials: int, data: st.DataObject) 
 
 
 def test_average_is_the_arithmetic_mean() -> None:
-    members = [torch.tensor([[0.9, 0.1]]), torch.tensor([[0.2, 0.8]]), torch.tensor([[0.4, 0.6]])]
+    members = torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]], [[0.4, 0.6]]])
     assert torch.allclose(average(members), torch.tensor([[0.5, 0.5]]))
 
 

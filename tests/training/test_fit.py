@@ -22,12 +22,12 @@ from training.checkpoint import load_tensors
 from training.fit import main
 from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE, Plan
 from training.precision import measure_speedup
-from training.recipe import find_recipe
+from training.recipes import find_recipe
 from training.run import SUMMARY_FILE, Run
 from training.sources import load_dataset
 
 ROOT = Path(__file__).parents[2]
-FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2"]
+FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2", "--processes", "1"]
 
 
 def arguments(data: Path, run: Path, *more: str) -> list[str]:
@@ -40,7 +40,7 @@ def test_a_run_holds_all_that_it_came_from_and_came_to(
     assert main(arguments(drawn_digits, tmp_path / "run", "--seed", "3")) == 0
     run = Run.open(tmp_path / "run")
     assert run.settings.seeds == (3001, 3002)
-    assert run.settings.recipe.architecture == "linear"
+    assert run.settings.recipe.architectures == ("linear",)
     assert run.settings.tools["torch"] == str(torch.__version__)
     lines = [json.loads(line) for line in (tmp_path / "run/member-2" / METRICS_FILE).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
@@ -75,7 +75,7 @@ def test_a_folder_in_use_is_not_overwritten(
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, photographs, lesson"),
+        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, small, photographs, lesson"),
         (["--architecture", "resnet"], 1, "no architecture is called 'resnet'"),
         (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
     ],
@@ -111,7 +111,7 @@ def test_resume_finds_the_images_where_they_were(drawn_digits: Path, tmp_path: P
 def test_a_changed_recipe_says_so(drawn_digits: Path, tmp_path: Path) -> None:
     main(arguments(drawn_digits, tmp_path / "run", "--recipe", "lesson"))
     name = Run.open(tmp_path / "run").settings.recipe.name
-    assert name == "lesson with architecture=linear, epochs=2"
+    assert name == "lesson with epochs=2, architectures=linear"
 
 
 def test_the_environment_gives_the_data_and_nothing_else(
@@ -130,7 +130,7 @@ def test_resume_refuses_other_images(
     main(arguments(drawn_digits, tmp_path / "run"))
     other = write_digits(tmp_path / "other", train=640, test=100)
     assert main(["--data", str(other), "--resume", str(tmp_path / "run")]) == 1
-    assert f"the images in {other} are not those that" in capsys.readouterr().err
+    assert "IDX files 'other' are not the images that" in capsys.readouterr().err
 
 
 def test_resume_refuses_a_folder_without_a_run(
@@ -149,7 +149,9 @@ def test_a_full_disk_is_said_before_training(
     said = capsys.readouterr().err
     assert "has 0 MB of free disk, the run needs 1 MB" in said
     assert not (tmp_path / "run" / "member-1").exists()
-    assert main(["--resume", str(tmp_path / "run")]) == 0, "once there is room, as the message says"
+    assert main(["--resume", str(tmp_path / "run"), "--processes", "1"]) == 0, (
+        "once there is room, as the message says"
+    )
 
 
 def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_later(
@@ -187,7 +189,7 @@ def test_the_faster_precision_is_taken_and_named(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.fit.measure_speedup", lambda *_: speedup)
+    monkeypatch.setattr("training.precision.measure_speedup", lambda *_: speedup)
     main(arguments(drawn_digits, tmp_path / "run"))
     said = f"bfloat16 is {speedup} times as fast as float32 here; training in {chosen}"
     assert said in capsys.readouterr().out
@@ -196,7 +198,7 @@ def test_the_faster_precision_is_taken_and_named(
 
 def test_both_precisions_are_timed(drawn_digits: Path) -> None:
     dataset = load_dataset(drawn_digits)
-    assert 0.01 < measure_speedup(Plan(find_recipe("default"), 1, torch.float32), dataset) < 100
+    assert 0.01 < measure_speedup(Plan(find_recipe("default"), "cnn_slim", 1, torch.float32), dataset) < 100
 
 
 FIT = [sys.executable, "-m", "training.fit"]
@@ -219,6 +221,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(
 ) -> None:
     """Stopped amid the second member; asked nicely, it says how to go on."""
     run = tmp_path / "run"
+    # Where the tests run in a shell's background, Ctrl-C is ignored, and the process would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG],
         cwd=ROOT,

@@ -27,7 +27,7 @@ from training.recipe import Recipe
 
 RECIPE = Recipe(
     name="tiny",
-    architecture="cnn_slim",
+    architectures=("cnn_slim",),
     epochs=3,
     batch_images=16,
     learning_rate=2e-3,
@@ -76,7 +76,7 @@ def dataset() -> Dataset:
 
 
 def plan(seed: int = 1, recipe: Recipe = RECIPE, precision: torch.dtype = torch.float32) -> Plan:
-    return Plan(recipe, seed, precision)
+    return Plan(recipe, recipe.architectures[0], seed, precision)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -174,7 +174,7 @@ def test_a_finished_member_is_left_alone(dataset: Dataset, tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_no_number_stops_the_member(dataset: Dataset, tmp_path: Path) -> None:
-    wild = Recipe(name="wild", architecture="cnn", epochs=50, batch_images=16, learning_rate=1e30)
+    wild = Recipe(name="wild", architectures=("cnn",), epochs=50, batch_images=16, learning_rate=1e30)
     with pytest.raises(DivergenceError, match=r"the loss became (nan|inf) in epoch \d+, step \d+"):
         train_member(plan(recipe=wild), dataset, tmp_path, Watcher())
     assert not (tmp_path / CHECKPOINT_FILE).exists()
@@ -200,14 +200,37 @@ def test_golden_losses(dataset: Dataset) -> None:
 GOLDEN_LOSSES = [0.2628488065674901, 0.009996983222663403]
 
 
-def test_the_average_forgets_its_start() -> None:
+def blended(decay: float, steps: int) -> float:
+    """What an averaged weight of 0 becomes when it meets a weight of 1."""
+    averaged = torch.zeros(1)
+    moving_average(decay)([averaged], [torch.ones(1)], steps)
+    return averaged.item()
+
+
+@pytest.mark.parametrize(("steps", "moved"), [(0, 0.9), (8, 0.5), (10_000, 0.01)])
+def test_the_average_forgets_its_start(steps: int, moved: float) -> None:
     """After step n it keeps at most (1 + n) / (10 + n) of itself."""
-    blend = moving_average(0.99)
-    zero, one = torch.zeros(1), torch.ones(1)
-    assert blend(zero, one, 0).item() == pytest.approx(0.9)
-    assert blend(zero, one, 8).item() == pytest.approx(0.5)
-    assert blend(zero, one, 10_000).item() == pytest.approx(0.01)
+    assert blended(0.99, steps) == pytest.approx(moved)
 
 
 def test_no_decay_keeps_the_last_weights() -> None:
-    assert moving_average(0.0)(torch.zeros(1), torch.ones(1), 5).item() == 1.0
+    assert blended(0.0, 5) == 1.0
+
+
+def test_counts_are_copied_not_averaged() -> None:
+    averaged = torch.tensor([3])
+    moving_average(0.99)([averaged], [torch.tensor([7])], 10_000)
+    assert averaged.item() == 7
+
+
+def test_weights_that_break_on_an_epochs_last_step_count_as_diverged(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the loss, which is that before the step, is a number still."""
+
+    def broken(_: torch.nn.Module, images: Images) -> torch.Tensor:
+        return torch.full((len(images), 2), float("nan"))
+
+    monkeypatch.setattr("training.member.predict", broken)
+    with pytest.raises(DivergenceError, match="the weights stopped being numbers in epoch 1"):
+        train_member(plan(), dataset, tmp_path, Watcher())

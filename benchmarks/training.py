@@ -1,0 +1,137 @@
+"""How fast members learn: the lesson's way, and ours; one process with all cores, and a process for each core.
+
+`python -m benchmarks.training` times training steps on random images of MNIST's size, so it needs no data. The
+variants take turns, several times over, so that all of them meet the same noise of the machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import torch
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from training.command import CORES
+from training.dataset import Dataset, Images
+from training.member import Learner, Plan, train_step
+from training.recipes import find_recipe
+
+EPOCH_IMAGES = 55_000
+"""MNIST's training images but for those held out."""
+
+
+class TrainingSettings(BaseSettings):
+    """Time training steps of several recipes, precisions and divisions of the cores."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m benchmarks.training",
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+    )
+
+    seconds: float = Field(4.0, gt=0)
+    """Of every measurement."""
+    rounds: int = Field(3, ge=1)
+    """How often each variant is measured."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a recipe, one of its networks, a precision, and how the cores are used."""
+
+    recipe: str
+    architecture: str
+    precision: torch.dtype
+    processes: int
+    threads: int
+
+
+def variants() -> list[Variant]:
+    """The lesson's network in float32 on all cores first: what the others are compared with."""
+    ways = [(1, CORES), (CORES, 1)] if CORES > 1 else [(1, 1)]
+    fast = [
+        (recipe, architecture, torch.bfloat16)
+        for recipe in ("lesson", "default", "small")
+        for architecture in find_recipe(recipe).architectures
+    ]
+    return [
+        Variant(*what, processes, threads)
+        for what in [("lesson", "cnn_bn_dropout", torch.float32), *fast]
+        for processes, threads in ways
+    ]
+
+
+def main() -> None:
+    """Print images a second and seconds an epoch of each variant, and how much faster than the first it is."""
+    settings = TrainingSettings(_cli_parse_args=True)
+    rates: dict[Variant, list[float]] = {variant: [] for variant in variants()}
+    for _ in range(settings.rounds):
+        for variant, measured in rates.items():
+            measured.append(images_per_second(variant, settings.seconds))
+    base = statistics.median(next(iter(rates.values())))
+    table = Table(
+        "recipe", "network", "precision", "processes x threads", "images/s", "range", "s an epoch", "times"
+    )
+    for variant, measured in rates.items():
+        rate = statistics.median(measured)
+        table.add_row(
+            variant.recipe,
+            variant.architecture,
+            str(variant.precision).removeprefix("torch."),
+            f"{variant.processes} x {variant.threads}",
+            f"{rate:,.0f}",
+            f"{min(measured):,.0f} to {max(measured):,.0f}",
+            f"{EPOCH_IMAGES / rate:.1f}",
+            f"{rate / base:.2f}",
+        )
+    Console(width=120).print(table)
+
+
+def images_per_second(variant: Variant, seconds: float) -> float:
+    """What all processes of a variant learn together."""
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(variant.processes)]
+    workers = [context.Process(target=work, args=(variant, seconds, far)) for _, far in pipes]
+    for worker, (_, far) in zip(workers, pipes, strict=True):
+        worker.start()
+        far.close()  # so that a worker that dies is the end of its pipe
+    for near, _ in pipes:
+        near.recv()  # warm
+    for near, _ in pipes:
+        near.send("go")
+    rate: float = sum(near.recv() for near, _ in pipes)
+    for worker in workers:
+        worker.join()
+    return rate
+
+
+def work(variant: Variant, seconds: float, connection: Connection) -> None:
+    """One process: warm up, wait for the word, learn for a while, and tell images a second."""
+    torch.set_num_threads(variant.threads)
+    recipe = find_recipe(variant.recipe)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (recipe.batch_images, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    batch = Images(pixels, torch.arange(recipe.batch_images) % 10)
+    dataset = Dataset(batch, batch, batch, tuple("0123456789"), "noise")
+    learner = Learner(Plan(recipe, variant.architecture, 1, variant.precision), dataset)
+    learner.network.train()
+    for _ in range(3):
+        train_step(learner, batch, recipe.learning_rate, generator)
+    connection.send("warm")
+    connection.recv()
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        train_step(learner, batch, recipe.learning_rate, generator)
+        steps += 1
+    connection.send(steps * recipe.batch_images / (time.perf_counter() - started))
+
+
+if __name__ == "__main__":
+    main()

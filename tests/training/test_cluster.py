@@ -1,0 +1,85 @@
+"""A real Ray cluster of two nodes trains the members; one node is killed, and nothing is lost but time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.test_launch import Ledger, weights
+from training.command import EXIT_INTERRUPTED, TrainingCommand
+from training.fit import main
+from training.launch import Job, jobs_of
+from training.member import EpochMetrics
+from training.run import Run
+from training.sources import load_dataset
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
+import ray
+from ray.cluster_utils import Cluster
+
+from training.cluster import train_on_ray
+
+EPOCHS = 150
+MEMBERS = ["--architecture", "linear", "--members", "3", "--threads", "1", "--precision", "float32"]
+MEMORY = 150_000_000
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of one CPU each; the first is the one that the test connects to."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": MEMORY})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def fit(data: Path, run: Path, *more: str) -> int:
+    return main(["--data", str(data), "--run", str(run), *MEMBERS, "--epochs", str(EPOCHS), *more])
+
+
+def begin(data: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(TrainingCommand, "train", stop)
+        assert fit(data, run) == EXIT_INTERRUPTED
+    return Run.open(run)
+
+
+def test_a_lost_node_costs_time_and_nothing_else(
+    cluster: Cluster, drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two members learn at once, one on each node; the second is killed; the weights are the local ones."""
+    second = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    cluster.wait_for_nodes()
+
+    class NodeKiller(Ledger):
+        killed_at: dict[Job, int] | None = None
+
+        def epoch(self, job: Job, metrics: EpochMetrics) -> None:
+            super().epoch(job, metrics)
+            if self.killed_at is None and len(self.epochs) == 2:  # one on each node
+                self.killed_at = {job: epochs[-1] for job, epochs in self.epochs.items()}
+                cluster.remove_node(second, allow_graceful=False)
+
+    run = begin(drawn_digits, tmp_path / "ray", monkeypatch)
+    killer = NodeKiller()
+    assert train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, killer) == {}
+    assert killer.killed_at is not None
+    assert max(killer.killed_at.values()) < EPOCHS, "the node went when its member was done"
+    assert sum(epochs.count(1) for epochs in killer.epochs.values()) == 4, "one of three members began again"
+
+    assert fit(drawn_digits, tmp_path / "local", "--processes", "1") == 0
+    for member in (1, 2, 3):
+        one, other = weights(run.folder, member), weights(tmp_path / "local", member)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert main(["--resume", str(run.folder), "--processes", "1"]) == 0, "the run is ready to be summed up"
+
+
+def test_no_cluster_is_said(drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(drawn_digits, tmp_path / "run", "--launcher", "ray", "--ray-address", "127.0.0.1:1") == 1
+    assert "there is no Ray cluster at 127.0.0.1:1" in capsys.readouterr().err

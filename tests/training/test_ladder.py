@@ -1,0 +1,95 @@
+"""The ladder's rungs are real recipes; trained rungs are kept, and the table says what they came to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.ladder import LADDER, LadderSettings, main
+from training.recipes import RECIPES, find_recipe
+from training.run import Run
+
+FEW = ["--epochs", "1", "--precision", "float32", "--rungs", "lesson-linear,lesson-dense"]
+
+
+def climb(data: Path, run: Path, *more: str) -> int:
+    return main(["--data", str(data), "--run", str(run), *FEW, *more])
+
+
+def test_every_rung_is_a_recipe_and_every_lesson_recipe_a_rung() -> None:
+    assert {rung.recipe for rung in LADDER} == {name for name in RECIPES if name.startswith("lesson")}
+
+
+def test_the_last_but_one_is_the_lessons_ensemble() -> None:
+    """Adam at 1e-3, batches of 64, 1 + 4 + 12 + 18 epochs; the rates as written are the rung after it."""
+    constant, staged = find_recipe("lesson"), find_recipe("lesson-staged")
+    assert (constant.epochs, constant.batch_images, constant.learning_rate) == (35, 64, 1e-3)
+    assert constant.weight_decay == 0
+    assert constant.affine == staged.affine
+    assert staged.epochs == 35
+    assert next(rung.members for rung in LADDER if rung.recipe == "lesson") == 6
+
+
+def test_the_table_says_what_each_rung_came_to(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert climb(drawn_digits, tmp_path / "ladder") == 0
+    printed = capsys.readouterr().out
+    linear, dense = json.loads((tmp_path / "ladder/ladder.json").read_text())
+    assert linear["parameters"] == 28 * 28 * 10 + 10
+    assert linear["multiply_adds"] == 28 * 28 * 10
+    assert dense["multiply_adds"] == 28 * 28 * 512 + 512 * 10
+    assert (linear["lesson_test"], dense["lesson_test"]) == (0.924, 0.9397)
+    for rung in (linear, dense):
+        assert f"{rung['test']['accuracy']:.2%}" in printed
+        assert f"{rung['parameters']:,}" in printed
+        assert rung["epochs"] == 1
+    assert (tmp_path / "ladder/ladder.png").stat().st_size > 5000
+
+
+def test_rungs_that_are_trained_are_kept(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    climb(drawn_digits, tmp_path)
+    first = (tmp_path / "ladder.json").read_text()
+    capsys.readouterr()
+    assert climb(drawn_digits, tmp_path) == 0
+    assert "epoch 1" not in capsys.readouterr().out
+    assert (tmp_path / "ladder.json").read_text() == first
+
+
+def test_a_folder_of_another_recipe_is_refused(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    climb(drawn_digits, tmp_path)
+    assert climb(drawn_digits, tmp_path, "--epochs", "2") == 1
+    assert "was begun by recipe 'lesson-linear with epochs=1', not 'lesson-linear with" in capsys.readouterr().err
+
+
+def test_an_unknown_rung_is_refused_with_the_known_ones(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(drawn_digits), "--run", str(tmp_path), "--rungs", "lesson-resnet"]) == 2
+    assert "no rung is called lesson-resnet; there are lesson-linear" in capsys.readouterr().err
+
+
+def test_another_seed_is_not_taken_for_this_one(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    climb(drawn_digits, tmp_path)
+    assert climb(drawn_digits, tmp_path, "--seed", "2") == 1
+    assert "was begun with --seed 1; choose another --run" in capsys.readouterr().err
+
+
+def test_the_staged_rung_keeps_its_epochs() -> None:
+    settings = LadderSettings(epochs=2)
+    assert {settings.recipe_of(rung).epochs for rung in LADDER} == {2, 35}
+
+
+def test_rungs_share_the_cores(drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rungs of one member on four cores: two threads each, not four for whichever comes first."""
+    monkeypatch.setattr("training.command.CORES", 4)
+    climb(drawn_digits, tmp_path)
+    assert [Run.open(tmp_path / rung).settings.threads for rung in ("lesson-linear", "lesson-dense")] == [2, 2]

@@ -1,0 +1,204 @@
+"""What the commands of this package share: common options, how they are read, and how a command fails."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, cast
+
+import torch
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from rich.console import Console
+
+from training.dataset import Dataset
+from training.errors import RunError, TrainingError
+from training.launch import Gathering, Job, train
+from training.precision import choose_precision
+from training.recipe import Recipe
+from training.run import Run, RunSettings
+from training.sources import load_dataset
+
+CORES = torch.get_num_threads()
+"""As many as torch finds for this process, before it is told otherwise."""
+FILE_COLUMNS = 120
+"""Width of a table where there is no terminal to ask."""
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+COMMAND_CONFIG = SettingsConfigDict(
+    env_prefix="CONSORT_",
+    frozen=True,
+    use_attribute_docstrings=True,
+    cli_kebab_case=True,
+    cli_implicit_flags=True,
+    cli_hide_none_type=True,
+    cli_parse_none_str="none",
+)
+
+
+class Command(BaseSettings):
+    """Options of a command, from its flags, and from the environment those that `FROM_ENVIRONMENT` names."""
+
+    model_config = COMMAND_CONFIG
+    FROM_ENVIRONMENT: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """No other variable: the server's mean other things."""
+        return init_settings, _FromEnvironment(settings_cls)
+
+
+class TrainingCommand(Command):
+    """Options of a command that trains; the place of the data may also come from the environment."""
+
+    FROM_ENVIRONMENT = frozenset({"data"})
+
+    data: Path = Path("data/mnist")
+    """Images: a folder with one subfolder a class, a folder of IDX files, or an NPZ file; also CONSORT_DATA."""
+    download_mnist: bool | None = None
+    """Fetch MNIST into an empty or missing --data folder; by default only into data/mnist."""
+    image_side: int | None = Field(None, ge=2, le=1024)
+    """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What to compute in while learning; auto times a few steps of both and takes bfloat16 where that is clearly
+    faster. Name one where two runs must agree bit for bit."""
+    processes: int | None = Field(None, ge=1)
+    """Members that learn at the same time, each in a process of its own; by default as many as there are cores."""
+    threads: int | None = Field(None, ge=1)
+    """Processor threads of each member; by default the cores shared out among the processes."""
+
+    launcher: Literal["processes", "ray"] = "processes"
+    """Where members learn: in processes of this machine, or as tasks of a Ray cluster (the extra `ray`)."""
+    ray_address: str | None = None
+    """Of the cluster, for example `auto` on one of its machines; by default a new one on this machine alone."""
+
+    def load_dataset(self) -> Dataset:
+        """The images that the settings name.
+
+        Raises:
+            DataError: They cannot be trained on.
+        """
+        download = "data" not in self.model_fields_set if self.download_mnist is None else self.download_mnist
+        return load_dataset(self.data, self.image_side, download)
+
+    def begin(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        seeds: tuple[int, ...],
+        dataset: Dataset,
+        console: Console,
+        *,
+        at_once: int,
+    ) -> Run:
+        """Settle all that decides what a run comes to, and make its folder.
+
+        The cores are shared out among `at_once` members, of this run and of those that are trained beside it.
+
+        Raises:
+            RecipeError: The recipe does not fit the images.
+            RunError: The folder is in use or cannot be written, or the disk is too full.
+        """
+        threads = self.threads or max(1, CORES // (self.processes or at_once))
+        precision = choose_precision(self.precision, recipe, threads, dataset, console)
+        settings = RunSettings.of(
+            recipe,
+            seeds,
+            dataset,
+            precision=precision,
+            threads=threads,
+            data_path=self.data,
+            image_side=self.image_side,
+        )
+        run = Run.create(folder, settings)
+        run.require_space(dataset)
+        return run
+
+    def train(self, jobs: Sequence[Job], dataset: Dataset, gathering: Gathering) -> dict[Job, str]:
+        """Train members where the settings say; gives why members were stopped, for those whose loss diverged.
+
+        Raises:
+            TrainingError: Whatever else stops the training.
+        """
+        if not jobs:
+            return {}
+        if self.launcher == "processes":
+            threads = max(Run.open(job.run).settings.threads for job in jobs)
+            processes = self.processes or max(1, min(len(jobs), CORES // threads))
+            return train(jobs, dataset, processes, gathering)
+        try:
+            from training.cluster import train_on_ray  # noqa: PLC0415  an extra, which most do not need
+        except ImportError as error:
+            raise RunError("--launcher ray needs Ray; install Consort with the extra `ray`") from error
+        return train_on_ray(jobs, dataset, self.ray_address, gathering)
+
+
+class _FromEnvironment(EnvSettingsSource):
+    """The variables that a command names."""
+
+    def __call__(self) -> dict[str, Any]:
+        names = cast(type[Command], self.settings_cls).FROM_ENVIRONMENT
+        return {name: value for name, value in super().__call__().items() if name in names}
+
+
+C = TypeVar("C", bound=Command)
+
+
+def run_command(
+    settings_class: type[C],
+    arguments: list[str] | None,
+    action: Callable[[C, Console], None],
+    advice: Callable[[C], str] = lambda _: "",
+) -> int:
+    """Read a command's options, do what it does, and say in one line what stopped it.
+
+    Args:
+        settings_class: The command's options.
+        arguments: Of the command; None takes those of the process.
+        action: What it does.
+        advice: How to go on after it was interrupted or a disk failed.
+
+    Returns:
+        The process's exit code.
+    """
+    try:
+        settings = settings_class(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+    except ValidationError as error:
+        for problem in error.errors():
+            flag = "--" + "-".join(str(part) for part in problem["loc"])
+            print(f"{flag}: {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
+        return EXIT_USAGE
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        action(settings, Console() if sys.stdout.isatty() else Console(width=FILE_COLUMNS))
+    except KeyboardInterrupt:
+        print(f"Interrupted.{advice(settings)}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        print(f"{error}.{advice(settings)}", file=sys.stderr)
+        return EXIT_FAILED
+    except TrainingError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

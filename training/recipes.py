@@ -1,0 +1,86 @@
+"""The recipes that ship, by name: three to train by, and the rungs of the lesson's ladder."""
+
+from __future__ import annotations
+
+from training.augmentation import Affine
+from training.errors import RecipeError
+from training.recipe import Recipe, Stage
+
+LESSON_DISTORTION = Affine(rotation_degrees=8, shift=0.08, shear_radians=0.3, zoom=0.08, interpolation="nearest")
+
+
+def _of_lesson(name: str, architecture: str, epochs: int, affine: Affine = LESSON_DISTORTION) -> Recipe:
+    """As the lesson's library trained in fact: Adam at a constant 1e-3, batches of 64; see docs/training.md."""
+    return Recipe(
+        name=name, architectures=(architecture,), epochs=epochs, batch_images=64, affine=affine, strokes=False
+    )
+
+
+def _of_digits(name: str, *architectures: str) -> Recipe:
+    return Recipe(
+        name=name,
+        architectures=architectures,
+        epochs=14,
+        batch_images=64,
+        learning_rate=3e-3,
+        schedule="one_cycle",
+        weight_decay=0.02,
+        average_decay=0.999,
+        affine=Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12),
+    )
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        _of_digits("default", "cnn_slim", "cnn_7x7", "cnn_padded"),
+        _of_digits("small", "cnn_small"),
+        Recipe(
+            name="photographs",
+            architectures=("cnn_blocks",),
+            epochs=30,
+            batch_images=64,
+            learning_rate=3e-3,
+            schedule="one_cycle",
+            weight_decay=0.05,
+            average_decay=0.998,
+            affine=Affine(rotation_degrees=8, shift=0.1, shear_radians=0.1, zoom=0.1),
+            flip=True,
+            strokes=False,
+        ),
+        _of_lesson("lesson-linear", "linear", 6, Affine()),
+        _of_lesson("lesson-dense", "dense", 9, Affine()),
+        _of_lesson("lesson-cnn", "cnn", 10, Affine()),
+        _of_lesson("lesson-cnn-augmented", "cnn", 20),
+        _of_lesson("lesson-batchnorm", "cnn_bn", 10, Affine()),
+        _of_lesson("lesson-batchnorm-augmented", "cnn_bn", 20),
+        _of_lesson("lesson-dropout", "cnn_bn_dropout", 18),
+        _of_lesson("lesson", "cnn_bn_dropout", 35),
+        Recipe(
+            name="lesson-staged",
+            architectures=("cnn_bn_dropout",),
+            epochs=35,
+            batch_images=64,
+            schedule="staged",
+            stages=(
+                Stage(epochs=1, learning_rate=1e-3),
+                Stage(epochs=4, learning_rate=0.1),
+                Stage(epochs=12, learning_rate=0.01),
+                Stage(epochs=18, learning_rate=0.001),
+            ),
+            affine=LESSON_DISTORTION,
+            strokes=False,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        RecipeError: There is none.
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"no recipe is called {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
