@@ -87,14 +87,19 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             data_sha256=dataset.digest(),
             tools=tool_versions(),
         )
-        for architecture in recipe.architectures:
-            require_trainable(Plan(recipe, architecture, seeds[0], torch.float32), dataset)
+        for member in settings.unlike_members:
+            require_trainable(settings.plan(member), dataset)
         return settings
 
     @property
     def members(self) -> range:
         """Numbers of the members, from 1."""
         return range(1, len(self.seeds) + 1)
+
+    @property
+    def unlike_members(self) -> range:
+        """The first members, up to where networks come again."""
+        return self.members[: len(self.recipe.architectures)]
 
     def plan(self, member: int) -> Plan:
         """What to train as member `member`, counted from 1."""
@@ -188,10 +193,7 @@ class Run:
         Raises:
             RunError: They will not.
         """
-        recipe = self.settings.recipe
-        each = [
-            bytes_on_disk(self.settings.plan(member), dataset) for member, _ in enumerate(recipe.architectures, 1)
-        ]
+        each = [bytes_on_disk(self.settings.plan(member), dataset) for member in self.settings.unlike_members]
         needed_bytes = sum(each[(member - 1) % len(each)] for member in self.settings.members)
         free_bytes = shutil.disk_usage(self.folder).free
         if free_bytes < needed_bytes:

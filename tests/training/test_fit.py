@@ -64,6 +64,12 @@ def test_the_ensemble_beats_chance_and_its_figures_are_of_the_average(drawn_digi
     assert summary.ensemble.held_out.nll <= summary.ensemble.held_out_uncalibrated.nll
 
 
+def test_fewer_members_than_the_recipe_has_networks(drawn_digits: Path, tmp_path: Path) -> None:
+    few = ["--members", "1", "--epochs", "1", "--processes", "1", "--precision", "float32"]
+    assert main(["--data", str(drawn_digits), "--run", str(tmp_path / "run"), *few]) == 0
+    assert [member.architecture for member in Run.open(tmp_path / "run").read_summary().members] == ["cnn_slim"]
+
+
 def test_a_folder_in_use_is_not_overwritten(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
