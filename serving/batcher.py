@@ -1,94 +1,78 @@
-"""Calls in, batches out: whatever waits when the members are free runs together.
+"""Calls in, batches out: whatever waits when a core is free runs together.
 
-One thread a model takes waiting calls in order, up to a number of images, runs them as one batch and gives every
-caller its own rows. Nothing is delayed to wait for company. The queue is bounded: a call that does not fit is
-refused at once. A call whose caller has gone before its turn is dropped.
+Calls wait in order of arrival, and a batch takes those that ask alike up to a number of images. The queue is
+bounded: a call that does not fit is refused at once. A call whose caller has gone, or whose deadline has passed,
+is dropped before it runs. A batch that fails is run again call by call, so that one call's failure is its own.
 """
 
 from __future__ import annotations
 
-import threading
+import math
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
-import numpy as np
-
+from serving.batch import Answer, Batch, Call, Effort, Members
 from serving.ensemble import Pixels
-from serving.errors import Overloaded, ShuttingDown
-from serving.verdict import Floats
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one caller gets back.
-
-    Attributes:
-        members: float32 (members, images, classes), the rows of this caller alone.
-        queue_seconds: How long the call waited.
-        inference_seconds: How long the batch took that it ran in.
-    """
-
-    members: Floats
-    queue_seconds: float
-    inference_seconds: float
-
-
-@dataclass(frozen=True)
-class _Call:
-    pixels: Pixels
-    answer: Future[Answer] = field(default_factory=Future)
-    arrived: float = field(default_factory=time.perf_counter)
+from serving.errors import CallerGone, Overloaded, ShuttingDown
+from serving.inference import InferenceThreads, Task
 
 
 class Batcher:
-    """A bounded queue in front of an ensemble, and the thread that empties it."""
+    """A bounded queue in front of an ensemble, which the inference threads empty."""
 
     def __init__(
         self,
-        run: Callable[[Pixels], Floats],
+        members: Members,
+        threads: InferenceThreads,
+        *,
         max_batch_images: int,
         max_queue_images: int,
-        observe_batch: Callable[[int], None],
+        max_delay_seconds: float = 0.0,
     ) -> None:
-        """Start the thread.
+        """Open the queue.
 
         Args:
-            run: uint8 (images, ...) to float32 (members, images, classes).
+            members: What the batches run on.
+            threads: Where.
             max_batch_images: Most images of several calls that run together.
             max_queue_images: Most images that may wait.
-            observe_batch: Told the number of images of every batch.
+            max_delay_seconds: How long a call may wait for company while a core is free.
         """
-        self._run = run
+        self._members = members
+        self._threads = threads
         self._max_batch_images = max_batch_images
         self._max_queue_images = max_queue_images
-        self._observe_batch = observe_batch
-        self._waiting: deque[_Call] = deque()
+        self._max_delay_seconds = max_delay_seconds
+        self._changed = threads.changed
+        self._waiting: deque[Call] = deque()
         self._waiting_images = 0
+        self._running = 0
         self._closing = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
-        self._thread.start()
+        threads.serve(self)
 
-    def submit(self, pixels: Pixels) -> Future[Answer]:
-        """Queue one call's images, uint8 (images, ...). Cancelling the future drops a call that still waits.
+    def submit(self, pixels: Pixels, effort: Effort, timeout_seconds: float | None = None) -> Future[Answer]:
+        """Queue one call's images, uint8 (images, ...).
+
+        Cancelling the future drops a call that still waits; one that waits longer than `timeout_seconds` is
+        dropped too, and its future raises CallerGone.
 
         Raises:
             Overloaded: The images would not fit.
             ShuttingDown: `close` was called.
         """
-        call = _Call(pixels)
+        expires = math.inf if timeout_seconds is None else time.perf_counter() + timeout_seconds
+        call = Call(pixels, effort, expires)
         with self._changed:
             if self._closing:
                 raise ShuttingDown("the server is shutting down")
             if self._waiting_images + len(pixels) > self._max_queue_images:
-                self._drop_cancelled()
+                self._drop_the_gone()
             if self._waiting_images + len(pixels) > self._max_queue_images:
                 raise Overloaded(
                     f"{self._waiting_images} images wait already, {len(pixels)} more would exceed the limit of "
-                    f"{self._max_queue_images}; try again later"
+                    f"{self._max_queue_images}; try again later",
+                    retry_after_seconds=call.arrived - self._waiting[0].arrived,
                 )
             self._waiting.append(call)
             self._waiting_images += len(pixels)
@@ -96,53 +80,61 @@ class Batcher:
         return call.answer
 
     def close(self) -> None:
-        """Refuse new calls, answer those that wait, stop the thread."""
+        """Refuse new calls, and wait until those that came are answered."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._waiting and not self._running)
 
-    def _work(self) -> None:
-        while (batch := self._take()) or not self._closing:
-            self._answer([call for call in batch if call.answer.set_running_or_notify_cancel()])
+    def ready_at(self) -> float | None:
+        """When the next batch may start: at once, or when the first call has waited long enough for company."""
+        if not self._waiting:
+            return None
+        delay = 0.0 if self._waiting_images >= self._max_batch_images or self._closing else self._max_delay_seconds
+        return self._waiting[0].arrived + delay
 
-    def _take(self) -> list[_Call]:
-        """The next batch, waiting for it if need be; empty if all that waited was cancelled, or once closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
-            self._drop_cancelled()
-            batch: list[_Call] = []
-            images = 0
-            while self._waiting and (not batch or images + len(self._waiting[0].pixels) <= self._max_batch_images):
-                batch.append(self._waiting.popleft())
-                images += len(batch[-1].pixels)
-            self._waiting_images -= images
-            return batch
+    def take(self) -> Task:
+        """Take the next batch out of the queue: the first call, and those behind it that ask alike and fit."""
+        self._drop_the_gone()
+        batch: list[Call] = []
+        others: deque[Call] = deque()
+        room = self._max_batch_images
+        for call in self._waiting:
+            if not batch or (call.effort == batch[0].effort and len(call.pixels) <= room):
+                batch.append(call)
+                room -= len(call.pixels)
+            else:
+                others.append(call)
+        self._set_waiting(others)
+        wanted = [call for call in batch if call.answer.set_running_or_notify_cancel()]
+        self._running += len(wanted)
+        return Batch(wanted, self._members, self._threads, self._done).start if wanted else _do_nothing
 
-    def _drop_cancelled(self) -> None:
-        self._waiting = deque(call for call in self._waiting if not call.answer.cancelled())
-        self._waiting_images = sum(len(call.pixels) for call in self._waiting)
-
-    def _answer(self, batch: list[_Call]) -> None:
-        if not batch:
+    def _drop_the_gone(self) -> None:
+        now = time.perf_counter()
+        if all(_is_wanted(call, now) for call in self._waiting):
             return
-        try:
-            answers = self._run_batch(batch)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong belongs to the callers, not to this thread
-            for call in batch:
-                call.answer.set_exception(error)
-        else:
-            for call, answer in zip(batch, answers, strict=True):
-                call.answer.set_result(answer)
+        self._set_waiting(deque(call for call in self._waiting if _is_wanted(call, now)))
 
-    def _run_batch(self, batch: list[_Call]) -> list[Answer]:
-        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([call.pixels for call in batch])
-        started = time.perf_counter()
-        members = self._run(pixels)
-        seconds = time.perf_counter() - started
-        self._observe_batch(len(pixels))
-        ends = np.cumsum([len(call.pixels) for call in batch]).tolist()
-        return [
-            Answer(members[:, end - len(call.pixels) : end], started - call.arrived, seconds)
-            for call, end in zip(batch, ends, strict=True)
-        ]
+    def _set_waiting(self, calls: deque[Call]) -> None:
+        self._waiting = calls
+        self._waiting_images = sum(len(call.pixels) for call in calls)
+
+    def _done(self, calls: int) -> None:
+        with self._changed:
+            self._running -= calls
+            if self._closing:
+                self._changed.notify_all()
+
+
+def _is_wanted(call: Call, now: float) -> bool:
+    """Whether anybody still waits for the answer; a caller whose deadline has passed is told so."""
+    if call.expires > now:
+        return not call.answer.cancelled()
+    if call.answer.set_running_or_notify_cancel():
+        call.answer.set_exception(CallerGone("the call's deadline passed before its turn"))
+    return False
+
+
+def _do_nothing() -> None:
+    """The task of a batch that nobody wants any more."""

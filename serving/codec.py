@@ -112,6 +112,7 @@ def encode_classifications(
     """One message an image."""
     top = verdict.ranking[:, : max(top_classes, 1)].tolist()
     probabilities = verdict.probabilities.tolist()
+    members_run = verdict.members_run.tolist()
     members = verdict.members.transpose(1, 0, 2).tolist() if with_members else [[]] * len(top)
     return [
         pb.Classification(
@@ -123,7 +124,10 @@ def encode_classifications(
             entropy=verdict.entropy[image],
             mutual_information=verdict.mutual_information[image],
             agreement=verdict.agreement[image],
-            members=[pb.MemberProbabilities(probabilities=member) for member in members[image]],
+            members=[
+                pb.MemberProbabilities(probabilities=member) for member in members[image][: members_run[image]]
+            ],
+            members_run=members_run[image],
         )
         for image, indices in enumerate(top)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +22,15 @@ from serving.errors import BundleRefused
 from serving.metrics import Metrics
 from serving.providers import open_session
 from serving.settings import Provider
-from serving.verdict import Floats
+from serving.verdict import Counts, Floats, Verdict, judge
 
 Pixels = npt.NDArray[np.uint8]
 
 
 class Ensemble:
-    """Runs all members on a batch, each as a task of its own on the shared inference threads."""
+    """The members of one bundle; any number of threads may run them at once."""
 
-    def __init__(self, folder: Path, provider: Provider, threads: Executor, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, provider: Provider, metrics: Metrics) -> None:
         """Load and prove the bundle in `folder`.
 
         Raises:
@@ -40,34 +39,38 @@ class Ensemble:
         """
         self.manifest = _read_manifest(folder)
         self.provider = provider
-        self._threads = threads
         self._sessions = [self._open(folder, member) for member in self.manifest.members]
         self.metrics = metrics.of_model(self.manifest, provider)
         self._replay_self_check()
 
-    def run(self, pixels: Pixels) -> Floats:
-        """All members' probabilities.
+    def run_member(self, member: int, pixels: Pixels) -> Floats:
+        """One member's probabilities.
 
         Args:
+            member: Which, counted from 0.
             pixels: uint8 (images, channels, height, width), as the manifest's input states.
 
         Returns:
-            float32 (members, images, classes).
+            float32 (images, classes).
         """
-        tasks = [self._threads.submit(self._run_member, member, pixels) for member in range(len(self._sessions))]
-        return np.stack([task.result() for task in tasks])
+        started = time.perf_counter()
+        probabilities = _infer(self._sessions[member], pixels)
+        self.metrics.members[member].observe(time.perf_counter() - started)
+        return probabilities
+
+    def judge(self, members: Floats, members_run: Counts) -> Verdict:
+        """Average what the members say, at the bundle's temperature; see `serving.verdict.judge`."""
+        return judge(members, members_run, self.manifest.averaging.temperature)
+
+    def observe_batch(self, images: int) -> None:
+        """Count a batch of so many images."""
+        self.metrics.batch_images.observe(images)
 
     def _open(self, folder: Path, member: Member) -> onnxruntime.InferenceSession:
         graph = _read_member(folder, member, self.manifest)
         session = open_session(graph, f"{_name(self.manifest)}: {member.file}", self.provider)
         _check_signature(member, session, self.manifest)
         return session
-
-    def _run_member(self, member: int, pixels: Pixels) -> Floats:
-        started = time.perf_counter()
-        probabilities = _infer(self._sessions[member], pixels)
-        self.metrics.members[member].observe(time.perf_counter() - started)
-        return probabilities
 
     def _replay_self_check(self) -> None:
         check = self.manifest.self_check

@@ -55,7 +55,15 @@ class UnknownModel(RequestError):
 
 
 class Overloaded(RequestError):
-    """More calls or images wait than the settings allow."""
+    """More calls or images wait than the settings allow.
+
+    Attributes:
+        retry_after_seconds: When it may be worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ShuttingDown(RequestError):

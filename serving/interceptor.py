@@ -80,6 +80,10 @@ class CallInterceptor(grpc.ServerInterceptor):
                 _abort(context, code, str(error))
             except RequestError as error:
                 code = status_code(type(error))
+                if isinstance(error, Overloaded):
+                    # What a client's retry policy waits for instead of its own back-off (gRFC A6).
+                    pushback_ms = str(round(error.retry_after_seconds * 1e3))
+                    context.set_trailing_metadata((("grpc-retry-pushback-ms", pushback_ms),))
                 _abort(context, code, str(error))
             except Exception:
                 log.exception("call failed", method=method)

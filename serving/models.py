@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
 from pathlib import Path
 
 from export.manifest import MANIFEST_FILE, Manifest
 from serving.batcher import Batcher
 from serving.ensemble import Ensemble
 from serving.errors import BundleRefused, SettingsError, UnknownModel
+from serving.inference import InferenceThreads
 from serving.metrics import Metrics
 from serving.settings import ServerSettings
 
@@ -20,15 +20,16 @@ VERSION = re.compile(r"[1-9]\d*")
 class Model:
     """One version of one model: its ensemble and the queue in front of it."""
 
-    def __init__(self, ensemble: Ensemble, settings: ServerSettings) -> None:
+    def __init__(self, ensemble: Ensemble, threads: InferenceThreads, settings: ServerSettings) -> None:
         self.manifest: Manifest = ensemble.manifest
         self.provider = ensemble.provider
         self.metrics = ensemble.metrics
         self.batcher = Batcher(
-            ensemble.run,
-            settings.max_batch_images,
-            settings.max_queue_images,
-            ensemble.metrics.batch_images.observe,
+            ensemble,
+            threads,
+            max_batch_images=settings.max_batch_images,
+            max_queue_images=settings.max_queue_images,
+            max_delay_seconds=settings.max_delay_seconds,
         )
 
 
@@ -87,7 +88,7 @@ class Models:
         return ", ".join(sorted(self._versions))
 
 
-def load_models(settings: ServerSettings, threads: Executor, metrics: Metrics) -> Models:
+def load_models(settings: ServerSettings, threads: InferenceThreads, metrics: Metrics) -> Models:
     """Load and prove every bundle in the models folder.
 
     Raises:
@@ -96,8 +97,8 @@ def load_models(settings: ServerSettings, threads: Executor, metrics: Metrics) -
         SettingsError: The default model is not there.
     """
     folders = find_bundles(settings.models)
-    ensembles = [Ensemble(folder, settings.provider, threads, metrics) for folder in folders]
-    return Models([Model(ensemble, settings) for ensemble in ensembles], settings.default_model)
+    ensembles = [Ensemble(folder, settings.provider, metrics) for folder in folders]
+    return Models([Model(ensemble, threads, settings) for ensemble in ensembles], settings.default_model)
 
 
 def find_bundles(models: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
 from serving.cores import available_cores
 from serving.errors import PortTaken
+from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
 from serving.models import Models, load_models
@@ -53,7 +54,7 @@ class Server:
         settings = self.settings
         require_provider(settings.provider)
         threads = settings.threads or available_cores()
-        self._inference_threads = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
         self._models = load_models(settings, self._inference_threads, self._metrics)
         self._health = health.HealthServicer()
@@ -91,7 +92,7 @@ class Server:
     def stop(self) -> None:
         """Release threads and ports."""
         self._models.close()
-        self._inference_threads.shutdown()
+        self._inference_threads.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
         log.info("stopped")

@@ -8,15 +8,18 @@ from concurrent.futures import CancelledError
 
 import grpc
 
+from export.manifest import Manifest
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
-from serving.batcher import Answer
+from serving.batch import Answer, Effort
 from serving.codec import decode_images, encode_classifications, encode_model, encode_summary
 from serving.ensemble import Pixels
-from serving.errors import CallerGone, Overloaded
+from serving.errors import CallerGone, InvalidRequest, Overloaded
 from serving.models import Model, Models
 from serving.settings import ServerSettings
-from serving.verdict import judge
+
+RETRY_SECONDS = 0.1
+"""When to try again after too many calls were in progress."""
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
@@ -31,7 +34,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         """Average the members' answers to a batch of images."""
         if not self._free_calls.acquire(blocking=False):
             limit = self._settings.max_concurrent_calls
-            raise Overloaded(f"{limit} calls are in progress, which is the limit; try again later")
+            raise Overloaded(f"{limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS)
         try:
             return self._classify(request, context)
         finally:
@@ -43,8 +46,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         manifest = model.manifest
         pixels = decode_images(request, manifest.input, self._settings, context.is_active)
         decode_seconds = time.perf_counter() - arrived
-        answer = _wait(model, pixels, context)
-        verdict = judge(answer.members, manifest.averaging.temperature)
+        answer = _wait(model, pixels, _effort_of(request, manifest), context)
+        verdict = answer.verdict
         response = pb.ClassifyResponse(
             classifications=encode_classifications(
                 verdict, manifest.class_labels, request.top_classes, request.return_members
@@ -74,9 +77,16 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         return encode_model(model, self._models.is_latest(model))
 
 
-def _wait(model: Model, pixels: Pixels, context: grpc.ServicerContext) -> Answer:
+def _effort_of(request: pb.ClassifyRequest, manifest: Manifest) -> Effort:
+    members = len(manifest.members)
+    if request.max_members > members:
+        raise InvalidRequest(f"max_members is {request.max_members}, expected at most {members}, or 0 for all")
+    return Effort(request.max_members or members, request.early_stop)
+
+
+def _wait(model: Model, pixels: Pixels, effort: Effort, context: grpc.ServicerContext) -> Answer:
     """Queue the images and wait for their turn; a caller that goes before it takes them out of the queue."""
-    future = model.batcher.submit(pixels)
+    future = model.batcher.submit(pixels, effort, context.time_remaining())
 
     def drop() -> None:
         future.cancel()

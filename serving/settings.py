@@ -58,6 +58,8 @@ class ServerSettings(BaseSettings):
     """Largest image file, in pixels once decoded; a core that decodes needs up to 12 bytes of memory for each."""
     max_batch_images: int = Field(64, ge=1)
     """Most images of waiting calls that run together; a larger call runs alone."""
+    max_delay_seconds: float = Field(0.0, ge=0, le=10, allow_inf_nan=False)
+    """How long a call may wait for company while a core is free; more images a batch, a later answer."""
     max_queue_images: int = Field(2048, ge=1)
     """Most images that may wait; calls beyond are refused at once."""
     max_concurrent_calls: int = Field(128, ge=1)

@@ -65,8 +65,9 @@ class Classification:
         probabilities: float32 (classes,), the calibrated average.
         entropy: Of the members' plain average, in nats.
         mutual_information: The part of the entropy that is disagreement between members, in nats.
-        agreement: Share of members whose top class is the ensemble's.
-        members: float32 (members, classes), or None if not asked for.
+        agreement: Share of members that ran whose top class is the ensemble's.
+        members_run: How many members ran.
+        members: float32 (members_run, classes), or None if not asked for.
     """
 
     top_classes: tuple[ScoredClass, ...]
@@ -74,6 +75,7 @@ class Classification:
     entropy: float
     mutual_information: float
     agreement: float
+    members_run: int
     members: npt.NDArray[np.float32] | None
 
     @property
@@ -155,6 +157,8 @@ class Client:
         version: int = 0,
         top_classes: int = 1,
         members: bool = False,
+        max_members: int = 0,
+        early_stop: bool = False,
         timeout_seconds: float | None = None,
     ) -> Result:
         """Classify a batch of images.
@@ -166,18 +170,25 @@ class Client:
             version: Of the model; 0 takes the latest.
             top_classes: How many classes to rank.
             members: Whether to return each member's probabilities.
+            max_members: Most members to ask; 0 asks all.
+            early_stop: Whether an image leaves once the members still to come cannot change its class.
             timeout_seconds: Deadline of this call.
 
         Raises:
             CallError: The server refuses the call or cannot be reached in time.
             OSError: An image file cannot be read.
             TypeError: The images are neither a sequence of files nor an array of uint8 or float32.
-            ValueError: `version` or `top_classes` is negative.
+            ValueError: `version`, `top_classes` or `max_members` is negative.
         """
         if isinstance(images, str | bytes | Path):
             raise TypeError(f"images are one {type(images).__name__}, expected a list of files or an array")
         request = pb.ClassifyRequest(
-            model_name=model, model_version=version, top_classes=top_classes, return_members=members
+            model_name=model,
+            model_version=version,
+            top_classes=top_classes,
+            return_members=members,
+            max_members=max_members,
+            early_stop=early_stop,
         )
         if isinstance(images, np.ndarray):
             request.raw.CopyFrom(_raw_images(images))
@@ -249,5 +260,6 @@ def _classification(message: pb.Classification) -> Classification:
         entropy=message.entropy,
         mutual_information=message.mutual_information,
         agreement=message.agreement,
+        members_run=message.members_run,
         members=members if len(members) else None,
     )

@@ -117,6 +117,8 @@ class ClassifyRequest(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     TOP_CLASSES_FIELD_NUMBER: _builtins.int
     RETURN_MEMBERS_FIELD_NUMBER: _builtins.int
+    MAX_MEMBERS_FIELD_NUMBER: _builtins.int
+    EARLY_STOP_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model; may be left empty where just one model is served."""
     model_version: _builtins.int
@@ -125,6 +127,14 @@ class ClassifyRequest(_message.Message):
     """How many top classes to return for each image; 0 or unset gives 1, and more than the model has gives all."""
     return_members: _builtins.bool
     """Whether to return each member's own probabilities as well."""
+    max_members: _builtins.int
+    """Most members to ask, the first so many in the model's order; 0 or unset asks all. The model card has the
+    accuracy of each number.
+    """
+    early_stop: _builtins.bool
+    """Whether an image leaves once the members still to come cannot change its class. The class is the one that all
+    members asked would give; probabilities, entropy and agreement are then those of the members that ran.
+    """
     @_builtins.property
     def raw(self) -> Global___RawImages:
         """Pixels as numbers."""
@@ -142,10 +152,12 @@ class ClassifyRequest(_message.Message):
         model_version: _builtins.int = ...,
         top_classes: _builtins.int = ...,
         return_members: _builtins.bool = ...,
+        max_members: _builtins.int = ...,
+        early_stop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "raw", b"raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "model_name", b"model_name", "model_version", b"model_version", "raw", b"raw", "return_members", b"return_members", "top_classes", b"top_classes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stop", b"early_stop", "encoded", b"encoded", "images", b"images", "max_members", b"max_members", "model_name", b"model_name", "model_version", b"model_version", "raw", b"raw", "return_members", b"return_members", "top_classes", b"top_classes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["raw", "encoded"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
@@ -219,6 +231,7 @@ class Classification(_message.Message):
     MUTUAL_INFORMATION_FIELD_NUMBER: _builtins.int
     AGREEMENT_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    MEMBERS_RUN_FIELD_NUMBER: _builtins.int
     entropy: _builtins.float
     """Entropy of the members' plain average in nats: 0 (sure) to ln(classes) (no idea)."""
     mutual_information: _builtins.float
@@ -226,7 +239,9 @@ class Classification(_message.Message):
     up: how much of the uncertainty is disagreement.
     """
     agreement: _builtins.float
-    """Share of the members, 0..1, whose own top class is the ensemble's."""
+    """Share of the members that ran, 0..1, whose own top class is the ensemble's."""
+    members_run: _builtins.int
+    """How many members ran: the first so many in the model's order."""
     @_builtins.property
     def top_classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredClass]:
         """The most probable classes, best first; equals keep the model's order."""
@@ -239,7 +254,7 @@ class Classification(_message.Message):
 
     @_builtins.property
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemberProbabilities]:
-        """Each member's own probabilities, in the model's order of members; only if asked for."""
+        """Own probabilities of each member that ran, in the model's order of members; only if asked for."""
 
     def __init__(
         self,
@@ -250,10 +265,11 @@ class Classification(_message.Message):
         mutual_information: _builtins.float = ...,
         agreement: _builtins.float = ...,
         members: _abc.Iterable[Global___MemberProbabilities] | None = ...,
+        members_run: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "entropy", b"entropy", "members", b"members", "mutual_information", b"mutual_information", "probabilities", b"probabilities", "top_classes", b"top_classes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "entropy", b"entropy", "members", b"members", "members_run", b"members_run", "mutual_information", b"mutual_information", "probabilities", b"probabilities", "top_classes", b"top_classes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
