@@ -112,9 +112,13 @@ class Batcher:
 
     def _drop_the_gone(self) -> None:
         now = time.perf_counter()
-        if all(_is_wanted(call, now) for call in self._waiting):
+        wanted = deque(call for call in self._waiting if call.expires > now and not call.answer.cancelled())
+        if len(wanted) == len(self._waiting):
             return
-        self._set_waiting(deque(call for call in self._waiting if _is_wanted(call, now)))
+        for call in self._waiting:
+            if call.expires <= now and call.answer.set_running_or_notify_cancel():
+                call.answer.set_exception(CallerGone("the call's deadline passed before its turn"))
+        self._set_waiting(wanted)
 
     def _set_waiting(self, calls: deque[Call]) -> None:
         self._waiting = calls
@@ -125,15 +129,6 @@ class Batcher:
             self._running -= calls
             if self._closing:
                 self._changed.notify_all()
-
-
-def _is_wanted(call: Call, now: float) -> bool:
-    """Whether anybody still waits for the answer; a caller whose deadline has passed is told so."""
-    if call.expires > now:
-        return not call.answer.cancelled()
-    if call.answer.set_running_or_notify_cancel():
-        call.answer.set_exception(CallerGone("the call's deadline passed before its turn"))
-    return False
 
 
 def _do_nothing() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,6 @@ from serving.errors import BundleRefused, ProviderInactive
 from serving.metrics import Metrics
 from serving.providers import open_session, require_provider
 from tests.bundles import StubMember, stub_graph, write_bundle
-
-
-@pytest.fixture
-def threads() -> Iterator[Executor]:
-    with ThreadPoolExecutor(2) as threads:
-        yield threads
 
 
 @pytest.fixture
@@ -45,49 +37,50 @@ def replace_member(folder: Path, graph: onnx.ModelProto) -> None:
     change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
 
 
-def load(folder: Path, threads: Executor) -> Ensemble:
-    return Ensemble(folder, "cpu", threads, Metrics())
+def load(folder: Path) -> Ensemble:
+    return Ensemble(folder, "cpu", Metrics())
 
 
-def test_members_answer_in_order_image_by_image(folder: Path, threads: Executor) -> None:
-    found = load(folder, threads).run(np.zeros((3, 1, 4, 4), np.uint8))
+def test_members_answer_in_order_image_by_image(folder: Path) -> None:
+    ensemble = load(folder)
+    found = np.stack([ensemble.run_member(member, np.zeros((3, 1, 4, 4), np.uint8)) for member in range(2)])
     assert found.shape == (2, 3, 3)
     assert found.dtype == np.float32
     assert found[0, 2] == pytest.approx([0.7, 0.2, 0.1])
     assert found[1, 0] == pytest.approx([0.1, 0.5, 0.4])
 
 
-def test_a_truncated_member_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_truncated_member_is_refused(folder: Path) -> None:
     file = folder / "member-2.onnx"
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx has sha256 .* damaged or was exchanged"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_a_missing_member_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_missing_member_is_refused(folder: Path) -> None:
     (folder / "member-2.onnx").unlink()
     with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx is not a regular file"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_a_member_that_lies_elsewhere_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_member_that_lies_elsewhere_is_refused(folder: Path) -> None:
     elsewhere = (folder / "member-2.onnx").rename(folder.parents[1] / "elsewhere.onnx")
     (folder / "member-2.onnx").symlink_to(elsewhere)
     with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx is not a regular file"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_what_is_no_graph_is_refused(folder: Path, threads: Executor) -> None:
+def test_what_is_no_graph_is_refused(folder: Path) -> None:
     (folder / "member-1.onnx").write_bytes(b"not a graph")
     sha256 = sha256_of(folder / "member-1.onnx")
     change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
     with pytest.raises(BundleRefused, match=r"member-1.onnx cannot be loaded"):
-        load(folder, threads)
+        load(folder)
 
 
 @pytest.mark.parametrize("location", ["../../weights", "weights"])
 def test_weights_outside_the_graph_are_refused(
-    folder: Path, threads: Executor, location: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, location: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An ONNX file may name another file for its weights; none of ours does, and no other file is read."""
     monkeypatch.chdir(folder)
@@ -101,31 +94,29 @@ def test_weights_outside_the_graph_are_refused(
     sha256 = sha256_of(folder / "member-1.onnx")
     change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256))
     with pytest.raises(BundleRefused, match=r"member-1.onnx"):
-        load(folder, threads)
+        load(folder)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (1, 5, 4)])
-def test_a_member_of_another_input_is_refused(
-    folder: Path, threads: Executor, shape: tuple[int, int, int]
-) -> None:
+def test_a_member_of_another_input_is_refused(folder: Path, shape: tuple[int, int, int]) -> None:
     replace_member(folder, stub_graph(StubMember((0.7, 0.2, 0.1)), shape))
     with pytest.raises(BundleRefused, match=r"stub/1: member-1.onnx takes and gives .*, expected .*"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_a_member_of_another_number_of_classes_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_member_of_another_number_of_classes_is_refused(folder: Path) -> None:
     replace_member(folder, stub_graph(StubMember((0.7, 0.3)), (1, 4, 4)))
     with pytest.raises(BundleRefused, match="takes and gives"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_a_member_that_answers_otherwise_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_member_that_answers_otherwise_is_refused(folder: Path) -> None:
     replace_member(folder, stub_graph(StubMember((0.69, 0.21, 0.1)), (1, 4, 4)))
     with pytest.raises(BundleRefused, match=r"stub/1: self-check failed: member-1.onnx is off by 1.00e-02"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_a_member_that_does_not_run_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_member_that_does_not_run_is_refused(folder: Path) -> None:
     """It loads, and has the right signature, but its first step asks for what is not there."""
     graph = stub_graph(StubMember((0.7, 0.2, 0.1)), (1, 4, 4))
     graph.graph.node[1].op_type = "Reshape"
@@ -133,20 +124,20 @@ def test_a_member_that_does_not_run_is_refused(folder: Path, threads: Executor) 
     graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1, 7]), "target"))
     replace_member(folder, graph)
     with pytest.raises(BundleRefused, match=r"member-1.onnx (does not run|cannot be loaded)"):
-        load(folder, threads)
+        load(folder)
 
 
-def test_the_self_check_is_not_counted_as_calls(folder: Path, threads: Executor) -> None:
+def test_the_self_check_is_not_counted_as_calls(folder: Path) -> None:
     metrics = Metrics()
-    Ensemble(folder, "cpu", threads, metrics)
+    Ensemble(folder, "cpu", metrics)
     labels = {"model": "stub", "version": "1", "member": "1"}
     assert metrics.registry.get_sample_value("consort_member_inference_seconds_count", labels) == 0
 
 
-def test_a_manifest_that_is_wrong_is_refused(folder: Path, threads: Executor) -> None:
+def test_a_manifest_that_is_wrong_is_refused(folder: Path) -> None:
     change_manifest(folder, lambda manifest: manifest.update(format_version=9))
     with pytest.raises(BundleRefused, match="format_version: Input should be 1, got '9'"):
-        load(folder, threads)
+        load(folder)
 
 
 def test_a_provider_that_is_not_installed_is_refused() -> None:

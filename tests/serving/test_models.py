@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from serving.errors import BundleRefused, SettingsError, UnknownModel
+from serving.inference import InferenceThreads
 from serving.metrics import Metrics
 from serving.models import Models, find_bundles, load_models
 from serving.settings import ServerSettings
@@ -20,16 +20,17 @@ Load = Callable[..., Models]
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Load]:
     loaded: list[Models] = []
-    with ThreadPoolExecutor(1) as threads:
+    threads = InferenceThreads(1)
 
-        def load(default: str | None = None) -> Models:
-            settings = ServerSettings(models=tmp_path, default_model=default)
-            loaded.append(load_models(settings, threads, Metrics()))
-            return loaded[-1]
+    def load(default: str | None = None) -> Models:
+        settings = ServerSettings(models=tmp_path, default_model=default)
+        loaded.append(load_models(settings, threads, Metrics()))
+        return loaded[-1]
 
-        yield load
-        for models in loaded:
-            models.close()
+    yield load
+    for models in loaded:
+        models.close()
+    threads.close()
 
 
 def found(models: Models, name: str, version: int) -> str:

@@ -59,9 +59,11 @@ def refused(client: Client, request: pb.ClassifyRequest) -> tuple[grpc.StatusCod
     return error.value.code(), error.value.details()
 
 
-def raw(pixels: bytes = bytes(16), shape: tuple[int, ...] = (1, 1, 4, 4), kind: int = 1) -> pb.ClassifyRequest:
+def raw(
+    pixels: bytes = bytes(16), shape: tuple[int, ...] = (1, 1, 4, 4), kind: int = 1, **more: Any
+) -> pb.ClassifyRequest:
     return pb.ClassifyRequest(
-        raw=pb.RawImages(pixels=pixels, shape=shape, element_type=pb.ElementType.ValueType(kind))
+        raw=pb.RawImages(pixels=pixels, shape=shape, element_type=pb.ElementType.ValueType(kind)), **more
     )
 
 
@@ -80,18 +82,18 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 class Gate:
-    """Holds back every batch until it is opened."""
+    """Holds back every member of every batch until it is opened."""
 
     def __init__(self) -> None:
         self._entered, self._open = threading.Event(), threading.Event()
 
-    def hold(self, run: Callable[[Ensemble, Pixels], Floats]) -> Callable[[Ensemble, Pixels], Floats]:
+    def hold(self, run: Callable[[Ensemble, int, Pixels], Floats]) -> Callable[[Ensemble, int, Pixels], Floats]:
         """`run`, but only once the gate is open."""
 
-        def held(ensemble: Ensemble, pixels: Pixels) -> Floats:
+        def held(ensemble: Ensemble, member: int, pixels: Pixels) -> Floats:
             self._entered.set()
             assert self._open.wait(10)
-            return run(ensemble, pixels)
+            return run(ensemble, member, pixels)
 
         return held
 
@@ -108,7 +110,7 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A gate before the members of every server that is started after it."""
     gate = Gate()
-    monkeypatch.setattr(Ensemble, "run", gate.hold(Ensemble.run))
+    monkeypatch.setattr(Ensemble, "run_member", gate.hold(Ensemble.run_member))
     yield gate
     gate.open()
 
@@ -125,6 +127,30 @@ def wait_until_refused(port: int) -> None:
 
 
 class TestClassify:
+    def test_a_budget_of_members(self, client: Client) -> None:
+        """The first member alone: (0.7, 0.2, 0.1)."""
+        (found,) = client.classify(BLACK, members=True, max_members=1).classifications
+        assert found.probabilities.tolist() == pytest.approx([0.7, 0.2, 0.1])
+        assert (found.members_run, found.agreement) == (1, 1.0)
+        assert found.members is not None
+        assert found.members.shape == (1, 3)
+
+    def test_early_stop_asks_no_more_members_than_the_class_needs(
+        self, tmp_path: Path, start_server: StartServer
+    ) -> None:
+        """Three members; two that are sure settle a black image, a bright one needs the third."""
+        sure = StubMember((0.98, 0.01, 0.01))
+        write_bundle(tmp_path, (sure, StubMember((0.98, 0.01, 0.01), tilt=(0, 9, 0)), sure))
+        pixels = np.concatenate([BLACK, np.full_like(BLACK, 255)])
+        with Client(target(start_server(tmp_path))) as client:
+            black, bright = client.classify(pixels, members=True, early_stop=True).classifications
+            full = client.classify(pixels, members=True).classifications
+        assert (black.members_run, bright.members_run) == (2, 3)
+        assert [found.label for found in full] == [black.label, bright.label]
+        assert black.members is not None
+        assert black.members.shape == (2, 3)
+        assert bright.probabilities.tolist() == full[1].probabilities.tolist()
+
     def test_the_average_of_two_known_members(self, client: Client) -> None:
         """(0.7, 0.2, 0.1) and (0.1, 0.5, 0.4) average to (0.4, 0.35, 0.25)."""
         result = client.classify(BLACK, members=True, top_classes=3)
@@ -214,6 +240,7 @@ class TestRefusals:
         [
             (pb.ClassifyRequest(), "the request has no images; send raw pixels, or PNG, JPEG, WebP or BMP files"),
             (raw(shape=(1, 4, 4)), "raw pixels have shape 1x4x4, expected (images)x1x4x4"),
+            (raw(max_members=3), "max_members is 3, expected at most 2, or 0 for all"),
             (raw(shape=(1, 1, 4, 5)), "raw pixels have shape 1x1x4x5, expected (images)x1x4x4"),
             (raw(shape=()), "raw pixels have shape (none), expected (images)x1x4x4"),
             (raw(shape=(0, 1, 4, 4)), "the request has 0 images, expected 1 to 256"),
@@ -274,6 +301,9 @@ class TestRefusals:
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "1 images wait already, 1 more would exceed the limit of 1; try again later",
             )
+            ((key, pushback),) = turned_away.trailing_metadata()
+            assert key == "grpc-retry-pushback-ms"
+            assert 0 <= int(pushback) < 10_000
             gate.open()
             for call in (running, *(call for call in later if call is not turned_away)):
                 assert len(call.result().classifications) == 1
@@ -300,7 +330,7 @@ class TestRefusals:
         def fail(*_: object) -> None:
             raise RuntimeError("secret path /etc/consort")
 
-        monkeypatch.setattr(Ensemble, "run", fail)
+        monkeypatch.setattr(Ensemble, "run_member", fail)
         with Client(target(start_server(models))) as client:
             assert refused(client, raw()) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
             assert client.list_models()
