@@ -6,11 +6,8 @@ what the server's own metrics report after it has answered 100 calls.
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -22,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from benchmarks.servers import run_server
 from serving.client import Client
 
 
@@ -50,19 +48,13 @@ def main() -> None:
 
 def start_once(models: Path) -> tuple[float, float]:
     """Seconds until ready, and megabytes resident after 100 calls."""
-    command = [sys.executable, "-m", "serving", "--models", str(models), "--default-model", "mnist"]
-    command += ["--grpc-port", "0", "--metrics-port", "0"]
     started = time.perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
-        assert process.stderr is not None  # noqa: S101 - a pipe was asked for
-        ready = next(json.loads(line) for line in process.stderr if '"event": "ready"' in line)
-        target = f"127.0.0.1:{ready['grpc_port']}"
-        with grpc.insecure_channel(target) as channel:
+    with run_server("--models", str(models), "--default-model", "mnist", "--log-format", "json") as server:
+        with grpc.insecure_channel(server.target) as channel:
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)  # type: ignore[attr-defined]  # untyped stub
         seconds = time.perf_counter() - started
-        _call(target, times=100)
-        megabytes = _resident_bytes(ready["metrics_port"]) / 1e6
-        process.terminate()
+        _call(server.target, times=100)
+        megabytes = _resident_bytes(server.metrics_port) / 1e6
     return seconds, megabytes
 
 

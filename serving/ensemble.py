@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import statistics
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import structlog
 
 from export.manifest import (
     INPUT_NAME,
@@ -18,19 +21,53 @@ from export.manifest import (
     Member,
     read_manifest,
 )
-from serving.errors import BundleRefused
-from serving.metrics import Metrics
-from serving.providers import open_session
+from serving.errors import BundleRefused, ProviderInactive, StartupError
+from serving.providers import installed_providers, open_session
 from serving.settings import Provider
-from serving.verdict import Counts, Floats, Verdict, judge
+from serving.verdict import Floats
 
 Pixels = npt.NDArray[np.uint8]
+TIMED_IMAGES = 8
+TIMED_RUNS = 5
+
+log = structlog.get_logger()
+
+
+def load_ensemble(folder: Path, provider: Provider | Literal["auto"]) -> Ensemble:
+    """Load and prove a bundle on a provider, or with `auto` on the fastest installed one that passes the proofs.
+
+    Raises:
+        BundleRefused: A proof fails; with `auto`, on every provider.
+        ProviderInactive: The provider does not run the members.
+    """
+    if provider != "auto":
+        return Ensemble(folder, provider)
+    ensembles: list[Ensemble] = []
+    refusals: list[StartupError] = []
+    for candidate in installed_providers():
+        try:
+            ensembles.append(Ensemble(folder, candidate))
+        except (BundleRefused, ProviderInactive) as error:
+            log.warning("provider passed over", provider=candidate, reason=str(error))
+            refusals.append(error)
+    if not ensembles:
+        raise refusals[0]
+    if len(ensembles) == 1:
+        return ensembles[0]
+    seconds = {ensemble.provider: ensemble.time_batch() for ensemble in ensembles}
+    fastest = min(ensembles, key=lambda ensemble: seconds[ensemble.provider])
+    log.info(
+        "provider chosen",
+        provider=fastest.provider,
+        batch_ms={provider: round(one * 1e3, 2) for provider, one in seconds.items()},
+    )
+    return fastest
 
 
 class Ensemble:
     """The members of one bundle; any number of threads may run them at once."""
 
-    def __init__(self, folder: Path, provider: Provider, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, provider: Provider) -> None:
         """Load and prove the bundle in `folder`.
 
         Raises:
@@ -40,7 +77,6 @@ class Ensemble:
         self.manifest = _read_manifest(folder)
         self.provider = provider
         self._sessions = [self._open(folder, member) for member in self.manifest.members]
-        self.metrics = metrics.of_model(self.manifest, provider)
         self._replay_self_check()
 
     def run_member(self, member: int, pixels: Pixels) -> Floats:
@@ -53,18 +89,18 @@ class Ensemble:
         Returns:
             float32 (images, classes).
         """
-        started = time.perf_counter()
-        probabilities = _infer(self._sessions[member], pixels)
-        self.metrics.members[member].observe(time.perf_counter() - started)
-        return probabilities
+        return _infer(self._sessions[member], pixels)
 
-    def judge(self, members: Floats, members_run: Counts) -> Verdict:
-        """Average what the members say, at the bundle's temperature; see `serving.verdict.judge`."""
-        return judge(members, members_run, self.manifest.averaging.temperature)
-
-    def observe_batch(self, images: int) -> None:
-        """Count a batch of so many images."""
-        self.metrics.batch_images.observe(images)
+    def time_batch(self) -> float:
+        """Median seconds that all members take for a small batch, one after the other."""
+        pixels = np.zeros((TIMED_IMAGES, *self.manifest.input.shape), np.uint8)
+        seconds = []
+        for _ in range(TIMED_RUNS):
+            started = time.perf_counter()
+            for member in range(len(self._sessions)):
+                self.run_member(member, pixels)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
 
     def _open(self, folder: Path, member: Member) -> onnxruntime.InferenceSession:
         graph = _read_member(folder, member, self.manifest)

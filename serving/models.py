@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from export.manifest import MANIFEST_FILE, Manifest
 from serving.batcher import Batcher
-from serving.ensemble import Ensemble
+from serving.ensemble import Ensemble, Pixels, load_ensemble
 from serving.errors import BundleRefused, SettingsError, UnknownModel
 from serving.inference import InferenceThreads
 from serving.metrics import Metrics
 from serving.settings import ServerSettings
+from serving.verdict import Counts, Floats, Verdict, judge
 
 VERSION = re.compile(r"[1-9]\d*")
 
 
 class Model:
-    """One version of one model: its ensemble and the queue in front of it."""
+    """One version of one model: its ensemble, the queue in front of it, and what is counted about both."""
 
-    def __init__(self, ensemble: Ensemble, threads: InferenceThreads, settings: ServerSettings) -> None:
+    def __init__(
+        self, ensemble: Ensemble, threads: InferenceThreads, metrics: Metrics, settings: ServerSettings
+    ) -> None:
         self.manifest: Manifest = ensemble.manifest
         self.provider = ensemble.provider
-        self.metrics = ensemble.metrics
+        self.metrics = metrics.of_model(ensemble.manifest, ensemble.provider)
+        self._ensemble = ensemble
         self.batcher = Batcher(
-            ensemble,
+            self,
             threads,
             max_batch_images=settings.max_batch_images,
             max_queue_images=settings.max_queue_images,
             max_delay_seconds=settings.max_delay_seconds,
         )
+
+    def run_member(self, member: int, pixels: Pixels) -> Floats:
+        """What member `member`, counted from 0, says; see `Ensemble.run_member`."""
+        started = time.perf_counter()
+        probabilities = self._ensemble.run_member(member, pixels)
+        self.metrics.members[member].observe(time.perf_counter() - started)
+        return probabilities
+
+    def judge(self, members: Floats, members_run: Counts) -> Verdict:
+        """Average what the members say, at the bundle's temperature; see `serving.verdict.judge`."""
+        return judge(members, members_run, self.manifest.averaging.temperature)
+
+    def observe_batch(self, images: int) -> None:
+        """Count a batch of so many images."""
+        self.metrics.batch_images.observe(images)
 
 
 class Models:
@@ -97,8 +117,9 @@ def load_models(settings: ServerSettings, threads: InferenceThreads, metrics: Me
         SettingsError: The default model is not there.
     """
     folders = find_bundles(settings.models)
-    ensembles = [Ensemble(folder, settings.provider, metrics) for folder in folders]
-    return Models([Model(ensemble, threads, settings) for ensemble in ensembles], settings.default_model)
+    ensembles = [load_ensemble(folder, settings.provider) for folder in folders]
+    models = [Model(ensemble, threads, metrics, settings) for ensemble in ensembles]
+    return Models(models, settings.default_model)
 
 
 def find_bundles(models: Path) -> list[Path]:

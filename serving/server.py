@@ -52,7 +52,8 @@ class Server:
         """
         started = time.perf_counter()
         settings = self.settings
-        require_provider(settings.provider)
+        if settings.provider != "auto":
+            require_provider(settings.provider)
         threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
@@ -67,7 +68,6 @@ class Server:
             "ready",
             grpc_port=self.grpc_port,
             metrics_port=self.metrics_port,
-            provider=settings.provider,
             inference_threads=threads,
             seconds=round(time.perf_counter() - started, 3),
         )
@@ -147,6 +147,7 @@ def _log_models(models: Models) -> None:
             "model loaded",
             name=manifest.name,
             version=manifest.version,
+            provider=model.provider,
             members=len(manifest.members),
             classes=len(manifest.class_labels),
             test_accuracy=manifest.test.accuracy,

@@ -16,7 +16,7 @@ from export.manifest import explain
 from serving.errors import SettingsError
 
 PREFIX = "CONSORT_"
-Provider = Literal["cpu", "cuda"]
+Provider = Literal["cpu", "openvino", "cuda"]
 
 
 class ServerSettings(BaseSettings):
@@ -46,8 +46,9 @@ class ServerSettings(BaseSettings):
     """Port for gRPC; 0 takes a free one."""
     metrics_port: int = Field(8002, ge=0, le=65535)
     """Port for Prometheus metrics over HTTP, at /metrics; 0 takes a free one."""
-    provider: Provider = "cpu"
-    """onnxruntime execution provider; the server does not start if it is not active."""
+    provider: Provider | Literal["auto"] = "cpu"
+    """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
+    installed and takes the fastest that passes the bundle's self-check."""
     threads: int | None = Field(None, ge=1)
     """Inference threads; by default as many as the CPU quota and affinity allow."""
     max_call_images: int = Field(256, ge=1)

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import structlog
 
 from export.manifest import MANIFEST_FILE, sha256_of
-from serving.ensemble import Ensemble
+from serving.ensemble import Ensemble, load_ensemble
 from serving.errors import BundleRefused, ProviderInactive
-from serving.metrics import Metrics
 from serving.providers import open_session, require_provider
 from tests.bundles import StubMember, stub_graph, write_bundle
 
@@ -38,7 +38,7 @@ def replace_member(folder: Path, graph: onnx.ModelProto) -> None:
 
 
 def load(folder: Path) -> Ensemble:
-    return Ensemble(folder, "cpu", Metrics())
+    return Ensemble(folder, "cpu")
 
 
 def test_members_answer_in_order_image_by_image(folder: Path) -> None:
@@ -127,13 +127,6 @@ def test_a_member_that_does_not_run_is_refused(folder: Path) -> None:
         load(folder)
 
 
-def test_the_self_check_is_not_counted_as_calls(folder: Path) -> None:
-    metrics = Metrics()
-    Ensemble(folder, "cpu", metrics)
-    labels = {"model": "stub", "version": "1", "member": "1"}
-    assert metrics.registry.get_sample_value("consort_member_inference_seconds_count", labels) == 0
-
-
 def test_a_manifest_that_is_wrong_is_refused(folder: Path) -> None:
     change_manifest(folder, lambda manifest: manifest.update(format_version=9))
     with pytest.raises(BundleRefused, match="format_version: Input should be 1, got '9'"):
@@ -163,3 +156,19 @@ def test_one_member_uses_one_thread(folder: Path) -> None:
     graph = (folder / "member-1.onnx").read_bytes()
     options = open_session(graph, "member-1.onnx", "cpu").get_session_options()
     assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
+
+
+def test_auto_passes_over_a_provider_that_does_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the CUDA build of onnxruntime is installed and there is no GPU."""
+    monkeypatch.setattr("serving.ensemble.installed_providers", lambda: ["cuda", "cpu"])
+    with structlog.testing.capture_logs() as logs:
+        assert load_ensemble(folder, "auto").provider == "cpu"
+    assert [(entry["event"], entry["provider"]) for entry in logs] == [("provider passed over", "cuda")]
+
+
+def test_auto_gives_the_reason_where_no_provider_passes(folder: Path) -> None:
+    change_manifest(
+        folder, lambda manifest: manifest["self_check"].update(member_probabilities=[[[1, 0, 0]] * 2] * 2)
+    )
+    with pytest.raises(BundleRefused, match="self-check failed"):
+        load_ensemble(folder, "auto")

@@ -93,3 +93,12 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
         find_bundles(tmp_path)
     with pytest.raises(BundleRefused, match="is not there"):
         find_bundles(tmp_path / "nowhere")
+
+
+def test_proofs_are_not_counted_as_calls(tmp_path: Path) -> None:
+    write_bundle(tmp_path)
+    metrics, threads = Metrics(), InferenceThreads(1)
+    load_models(ServerSettings(models=tmp_path, provider="auto"), threads, metrics).close()
+    threads.close()
+    labels = {"model": "stub", "version": "1", "member": "1"}
+    assert metrics.registry.get_sample_value("consort_member_inference_seconds_count", labels) == 0

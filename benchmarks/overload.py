@@ -1,0 +1,77 @@
+"""What the server does when calls come faster than it can answer: `python -m benchmarks.overload`.
+
+First the peak, with callers that wait for each answer. Then arrivals at half of it, whose latencies show the queue;
+then at three times the peak, where the server should answer as much as ever and refuse the rest at once; then at half
+the peak again, to see that nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from benchmarks.load import Load, Outcome, callers, classify_request, drive, pixels_of
+from benchmarks.servers import run_server
+from export.manifest import read_manifest
+
+
+class OverloadSettings(BaseSettings):
+    """Overload a server on purpose, and print what came of it."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m benchmarks.overload", use_attribute_docstrings=True, cli_kebab_case=True
+    )
+
+    models: Path = Path("models")
+    """Folder of bundles."""
+    bundle: str = "mnist/1"
+    """Name and version of the one that is asked."""
+    seconds: float = Field(60.0, gt=0)
+    """Of overload; the other parts take ten."""
+    times_peak: float = Field(3.0, gt=1)
+    """How much faster than the peak calls come."""
+
+
+def main() -> None:
+    """Print a line for each part."""
+    settings = OverloadSettings(_cli_parse_args=True)
+    name, _ = settings.bundle.split("/")
+    shape = read_manifest(settings.models / settings.bundle).input.shape
+    request = classify_request(pixels_of(1, shape), name)
+    with callers(1) as pool, run_server("--models", str(settings.models), "--log-format", "json") as server:
+
+        def ask(many: int, seconds: float, rate: float | None = None) -> Outcome:
+            return drive(Load(server.target, request, 1, many, seconds, rate), pool, 1)
+
+        peak = ask(32, 10).images_per_second()
+        print(f"peak, 32 callers: {peak:,.0f} images/s, {_resident_mb(server.pid):.0f} MB resident")
+        _report("half the peak", ask(1, 10, peak / 2), peak)
+        _report(
+            f"{settings.times_peak:g} times the peak", ask(1, settings.seconds, peak * settings.times_peak), peak
+        )
+        print(f"{_resident_mb(server.pid):.0f} MB resident")
+        _report("the second after", ask(1, 1, peak / 2), peak)
+
+
+def _report(name: str, outcome: Outcome, peak: float) -> None:
+    print(
+        f"{name}: {outcome.images_per_second():,.0f} images/s ({outcome.images_per_second() / peak:.2f} of the peak), "
+        f"p50 {outcome.percentile_ms(50):.1f} ms, p99 {outcome.percentile_ms(99):.1f} ms"
+    )
+    for code, seconds in outcome.refused_seconds.items():
+        late = np.percentile(seconds, [50, 99]) * 1e3
+        print(f"  {code}: {len(seconds):,} calls, after p50 {late[0]:.1f} ms, p99 {late[1]:.1f} ms")
+
+
+def _resident_mb(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None  # noqa: S101  Linux reports it of every process
+    return int(found[1]) / 1e3
+
+
+if __name__ == "__main__":
+    main()

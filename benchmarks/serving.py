@@ -1,0 +1,126 @@
+"""Images a second and latencies of the server beside a naive one and beside onnxruntime alone.
+
+`python -m benchmarks.serving` starts all of them on the same bundle and asks them in turn, several rounds over, so
+that a slow minute of the machine falls on all alike. Callers and servers share the cores.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.in_process import images_per_second
+from benchmarks.load import Load, Outcome, callers, classify_request, drive, pixels_of
+from benchmarks.servers import run_server
+from export.manifest import read_manifest
+from serving.cores import available_cores
+
+
+class ServingSettings(BaseSettings):
+    """Compare servers of one bundle."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m benchmarks.serving", use_attribute_docstrings=True, cli_kebab_case=True
+    )
+
+    models: Path = Path("models")
+    """Folder of bundles."""
+    bundle: str = "mnist/1"
+    """Name and version of the one that is asked."""
+    loads: list[tuple[int, int]] = [(1, 1), (8, 1), (32, 1), (128, 1), (2, 8), (2, 32)]
+    """Callers, and images in each call."""
+    seconds: float = Field(3.0, gt=0)
+    """Of every measurement."""
+    rounds: int = Field(5, ge=1)
+    """How often each is measured."""
+    processes: int = Field(2, ge=1)
+    """That the callers live in."""
+    servers_core: int | None = None
+    """Core that the servers are bound to, with callers on the others; by default all share all cores."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to have images classified: a server, and how it is asked."""
+
+    name: str
+    target: str
+    early_stop: bool = False
+
+
+def main() -> None:
+    """Print a table for each load."""
+    settings = ServingSettings(_cli_parse_args=True)
+    name, _ = settings.bundle.split("/")
+    shape = read_manifest(settings.models / settings.bundle).input.shape
+    measured: dict[tuple[int, int], dict[str, list[Outcome]]] = {load: {} for load in settings.loads}
+    limits: dict[int, list[float]] = {}
+    with ExitStack() as stack:
+        ways = stack.enter_context(_ways(settings))
+        pool = stack.enter_context(callers(settings.processes))
+        for _ in range(settings.rounds):
+            for (many, images), outcomes in measured.items():
+                for way in ways:
+                    request = classify_request(pixels_of(images, shape), name, early_stop=way.early_stop)
+                    load = Load(way.target, request, images, many, settings.seconds)
+                    outcomes.setdefault(way.name, []).append(drive(load, pool, settings.processes))
+            for images in sorted({images for _, images in measured}):
+                cores = 1 if settings.servers_core is not None else available_cores()
+                limit = images_per_second(settings.models / settings.bundle, images, cores, settings.seconds)
+                limits.setdefault(images, []).append(limit)
+    for (many, images), outcomes in measured.items():
+        _print(many, images, outcomes, limits[images])
+
+
+@contextmanager
+def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
+    ours = ["--models", str(settings.models), "--log-format", "json"]
+    with ExitStack() as stack:
+        everywhere = os.sched_getaffinity(0)
+        if settings.servers_core is not None:  # what is started now inherits it
+            os.sched_setaffinity(0, {settings.servers_core})
+        consort = stack.enter_context(run_server(*ours))
+        naive = stack.enter_context(
+            run_server("--bundle", str(settings.models / settings.bundle), module="benchmarks.naive")
+        )
+        if settings.servers_core is not None:
+            os.sched_setaffinity(0, everywhere - {settings.servers_core})
+        yield [
+            Way("naive", naive.target),
+            Way("consort", consort.target),
+            Way("consort, early stop", consort.target, early_stop=True),
+        ]
+
+
+def _print(many: int, images: int, outcomes: dict[str, list[Outcome]], limits: list[float]) -> None:
+    table = Table("", "images/s", "range", "times naive", "of the limit", "p50 ms", "p95 ms", "p99 ms")
+    table.title = f"{many} callers, {images} images a call"
+    table.title_justify = "left"
+    naive = _median_rate(outcomes["naive"])
+    limit = statistics.median(limits)
+    for name, runs in outcomes.items():
+        rates = [run.images_per_second() for run in runs]
+        rate = statistics.median(rates)
+        latencies = [f"{statistics.median(run.percentile_ms(p) for run in runs):.1f}" for p in (50, 95, 99)]
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        table.add_row(name, f"{rate:,.0f}", spread, f"{rate / naive:.2f}", f"{rate / limit:.2f}", *latencies)
+    spread = f"{min(limits):,.0f} to {max(limits):,.0f}"
+    table.add_row("onnxruntime alone", f"{limit:,.0f}", spread, f"{limit / naive:.2f}", "1.00", "", "", "")
+    Console(width=110).print(table)
+
+
+def _median_rate(runs: list[Outcome]) -> float:
+    return statistics.median(run.images_per_second() for run in runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The `openvino` extra in an environment of its own: the same answers from another provider, or a refusal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.client import Client
+from tests.bundles import StubMember, write_bundle
+
+ROOT = Path(__file__).parents[2]
+DIGITS = sorted((ROOT / "examples/digits").glob("*.png"))
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("CONSORT_TEST_OPENVINO") != "1",
+    reason="CONSORT_TEST_OPENVINO=1 installs the extra `openvino`, a download of 60 MB, and tests it",
+)
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has onnxruntime with OpenVINO."""
+    folder = tmp_path_factory.mktemp("openvino")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    install = [f"{folder}/bin/pip", "install", "--quiet", "--constraint", f"{ROOT}/constraints.txt"]
+    subprocess.run([*install, f"{ROOT}[openvino]"], check=True)
+    return folder / "bin/python"
+
+
+@contextmanager
+def serving(python: Path, models: Path, provider: str) -> Iterator[tuple[Client, list[str]]]:
+    """A server on a provider, and what it has logged so far."""
+    command = [str(python), "-m", "serving", "--models", str(models), "--provider", provider]
+    command += ["--host", "127.0.0.1"]
+    command += ["--grpc-port", "0", "--metrics-port", "0", "--log-format", "json"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if '"event": "ready"' in line:
+                break
+        port = lines[-1].split('"grpc_port": ')[1].split(",")[0]
+        with Client(f"127.0.0.1:{port}") as client:
+            yield client, lines
+        process.terminate()
+
+
+def test_openvino_gives_the_same_answers(python: Path) -> None:
+    """The shipped digits, against the CPU provider's answers to them."""
+    with serving(python, ROOT / "models", "openvino") as (other, _):
+        assert other.get_model("mnist").provider == "openvino"
+        found = other.classify(DIGITS, model="mnist", members=True).classifications
+    with serving(Path(sys.executable), ROOT / "models", "cpu") as (cpu, _):
+        expected = cpu.classify(DIGITS, model="mnist", members=True).classifications
+    for one, two in zip(found, expected, strict=True):
+        assert one.members is not None
+        assert two.members is not None
+        assert one.label == two.label
+        assert np.abs(one.members - two.members).max() < 1e-3
+
+
+def test_auto_says_what_it_timed_and_took(python: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path, [StubMember((0.7, 0.2, 0.1))])
+    with serving(python, tmp_path, "auto") as (client, lines):
+        taken = client.get_model().provider
+    (chosen,) = (line for line in lines if "provider chosen" in line)
+    assert taken in ("cpu", "openvino")
+    assert f'"provider": "{taken}"' in chosen
+    assert '"cpu": ' in chosen
+    assert '"openvino": ' in chosen
