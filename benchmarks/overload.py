@@ -1,8 +1,8 @@
 """What the server does when calls come faster than it can answer: `python -m benchmarks.overload`.
 
-First the peak, with callers that wait for each answer. Then arrivals at half of it, whose latencies show the queue;
-then at three times the peak, where the server should answer as much as ever and refuse the rest at once; then at half
-the peak again, to see that nothing is left behind.
+First the peak, with callers that wait for each answer. Then arrivals at half of it, whose latencies show the queue.
+Then arrivals at three times the peak, where the server should answer as much as ever and refuse the rest at once; and
+at half the peak again, to see that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -58,10 +58,8 @@ def main() -> None:
 
 
 def _report(name: str, outcome: Outcome, peak: float) -> None:
-    print(
-        f"{name}: {outcome.images_per_second():,.0f} images/s ({outcome.images_per_second() / peak:.2f} of the peak), "
-        f"p50 {outcome.percentile_ms(50):.1f} ms, p99 {outcome.percentile_ms(99):.1f} ms"
-    )
+    rate, p50, p99 = outcome.images_per_second(), outcome.percentile_ms(50), outcome.percentile_ms(99)
+    print(f"{name}: {rate:,.0f} images/s ({rate / peak:.2f} of the peak), p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     for code, seconds in outcome.refused_seconds.items():
         late = np.percentile(seconds, [50, 99]) * 1e3
         print(f"  {code}: {len(seconds):,} calls, after p50 {late[0]:.1f} ms, p99 {late[1]:.1f} ms")
