@@ -1,8 +1,8 @@
 """What the server does when calls come faster than it can answer: `python -m benchmarks.overload`.
 
-First the peak, with callers that wait for each answer. Then arrivals at half of it, whose latencies show the queue.
-Then arrivals at three times the peak, where the server should answer as much as ever and refuse the rest at once; and
-at half the peak again, to see that nothing is left behind.
+First the peak, with callers that wait for each answer. Then arrivals at half of it, whose latencies show the
+queue. Then arrivals at three times the peak, where the server should answer as much as ever and refuse the rest at
+once; and at half the peak again, to see that nothing is left behind.
 """
 
 from __future__ import annotations
