@@ -7,6 +7,7 @@ that are still open. The members of a wave are tasks of their own, so that idle 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -92,6 +93,7 @@ class Batch:
         self._members = members
         self._threads = threads
         self._done = done
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin on this thread, and hand the other members of the first wave to those that are free."""
@@ -109,7 +111,7 @@ class Batch:
         self._wave = members
         self._left = len(members)
         if len(members) > 1:
-            self._threads.add(partial(self._run_member, member) for member in members[1:])
+            self._threads.add([partial(self._run_member, member) for member in members[1:]])
         self._run_member(members[0])
 
     def _run_member(self, member: int) -> None:
@@ -117,7 +119,7 @@ class Batch:
             self._said[member] = self._ask(member)
         except Exception as error:  # noqa: BLE001  whatever goes wrong belongs to the callers, not to this thread
             self._failure = error
-        with self._threads.changed:
+        with self._lock:
             self._left -= 1
             is_last = not self._left
         if is_last:
@@ -169,6 +171,5 @@ class Batch:
             self._calls[0].answer.set_exception(error)
             self._done(1)
         else:  # one of them may be to blame: each for itself
-            self._threads.add(
-                Batch([call], self._members, self._threads, self._done).start for call in self._calls
-            )
+            alone = [Batch([call], self._members, self._threads, self._done) for call in self._calls]
+            self._threads.add([batch.start for batch in alone])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 Task = Callable[[], None]
@@ -47,11 +48,11 @@ class InferenceThreads:
         with self.changed:
             self._queues.append(queue)
 
-    def add(self, tasks: Iterable[Task]) -> None:
+    def add(self, tasks: Sequence[Task]) -> None:
         """Have tasks of a batch that has begun run before anything new starts."""
         with self.changed:
             self._begun.extend(tasks)
-            self.changed.notify_all()
+            self.changed.notify(len(tasks))
 
     def close(self) -> None:
         """Finish all that waits, then stop the threads."""
@@ -69,16 +70,13 @@ class InferenceThreads:
         """The next task, waiting for it if need be; None once closed and empty."""
         with self.changed:
             while not self._begun:
-                ready, queue = min(
-                    ((ready, queue) for queue in self._queues if (ready := queue.ready_at()) is not None),
-                    key=lambda pair: pair[0],
-                    default=(None, None),
-                )
-                if ready is None or queue is None:
-                    if self._closing:
-                        return None
+                ready = [(at, queue) for queue in self._queues if (at := queue.ready_at()) is not None]
+                if not ready and self._closing:
+                    return None
+                at, queue = min(ready, key=itemgetter(0), default=(None, None))
+                if at is None or queue is None:
                     self.changed.wait()
-                elif (delay := ready - time.perf_counter()) > 0 and not self._closing:
+                elif (delay := at - time.perf_counter()) > 0 and not self._closing:
                     self.changed.wait(delay)
                 else:
                     return queue.take()
