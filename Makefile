@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SERVE := .venv/.serve
 DEVELOP := .venv/.develop
-PROTOS := $(wildcard protos/*/v1/*.proto)
+PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
