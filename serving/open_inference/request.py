@@ -26,7 +26,7 @@ TYPED_CONTENTS = "uint_contents"
 
 BOOL, INT64 = "bool_param", "int64_param"
 REQUEST_PARAMETERS = {"early_stop": BOOL, "max_members": INT64, "triton_enable_empty_final_response": BOOL}
-"""The last says how a stream of replies ends. Triton's C++ client always sends it; here each call has one reply."""
+"""The last says how a stream of replies ends; here a call has one reply. Triton's C++ client always sends it."""
 INPUT_PARAMETERS = {"binary_data_size": INT64}
 """KServe's client sends it with every raw tensor."""
 CLASSIFICATION = {"classification": INT64}
