@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,9 +99,9 @@ def decode_outputs(request: pb.ModelInferRequest) -> tuple[AskedOutput, ...]:
     Raises:
         InvalidRequest: There is no such output, it is named twice, or its parameters are not understood.
     """
-    names = [output.name for output in request.outputs]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise InvalidRequest(f"outputs {', '.join(sorted(repeated))} are named more than once")
+    for name, times in Counter(output.name for output in request.outputs).items():
+        if times > 1:
+            raise InvalidRequest(f"output {name!r} is named {times} times, expected once")
     return tuple(_decode_output(output) for output in request.outputs) or DEFAULT_OUTPUTS
 
 

@@ -305,7 +305,7 @@ class TestRefusals:
                 asking("logits"),
                 f"there is no output 'logits'; there are {', '.join(OUTPUTS)}",
             ),
-            (asking("class", "entropy", "class"), "outputs class are named more than once"),
+            (asking("class", "entropy", "class"), "output 'class' is named 2 times, expected once"),
             (
                 asking("class", classification=Parameter(int64_param=1)),
                 "output class has parameter 'classification', which is not understood; understood: none",
