@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SERVE := .venv/.serve
 DEVELOP := .venv/.develop
-PROTOS := $(wildcard protos/*/v1/*.proto)
+TRITON := .venv/.triton
+PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
@@ -22,6 +23,12 @@ $(DEVELOP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,dev]'
 	@touch $@ $(SERVE)
 
+# Triton's client, for the tests that call the server with it; its pins do not go with ours.
+$(TRITON): tests/serving/triton-client.txt | $(DEVELOP)
+	$(PYTHON) -m venv .venv/triton
+	.venv/triton/bin/pip install --quiet --requirement tests/serving/triton-client.txt
+	@touch $@
+
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
 	@if $(BIN)/python -m serving.health >/dev/null 2>&1; then \
 	  echo "A server runs already on port 8001; stop it first." >&2; exit 1; fi
@@ -30,7 +37,7 @@ run: $(SERVE) ## Serve the shipped model, classify the example images, go on ser
 	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
 	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server
 
-test: $(DEVELOP) ## Run all tests
+test: $(DEVELOP) $(TRITON) ## Run all tests
 	$(BIN)/python -m pytest
 
 fit: $(DEVELOP) ## Train six members on MNIST into RUN (default runs/mnist)

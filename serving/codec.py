@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import numpy as np
 from export.manifest import Figures, Input, Manifest
 from imaging.files import KNOWN_FORMATS, ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
+from serving.batch import Effort
 from serving.cores import available_cores
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, InvalidRequest
+from serving.metrics import Timing
 from serving.models import Model
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
@@ -63,15 +66,16 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
     shape = tuple(raw.shape)
     if len(shape) != 4 or shape[1:] != expected.shape:
         want = "x".join(map(str, expected.shape))
-        raise InvalidRequest(f"raw pixels have shape {_by(shape)}, expected (images)x{want}")
-    _check_count(shape[0], max_images)
+        raise InvalidRequest(f"raw pixels have shape {format_shape(shape)}, expected (images)x{want}")
+    check_count(shape[0], max_images)
     if raw.element_type not in ELEMENT_DTYPES:
         raise InvalidRequest(f"element_type is {raw.element_type}, expected UINT8 (1) or FLOAT32 (2)")
     dtype = ELEMENT_DTYPES[raw.element_type]
     expected_bytes = math.prod(shape) * dtype.itemsize
     if len(raw.pixels) != expected_bytes:
         raise InvalidRequest(
-            f"raw pixels are {len(raw.pixels)} bytes, expected {expected_bytes} for {_by(shape)} {dtype.name}"
+            f"raw pixels are {len(raw.pixels)} bytes, expected {expected_bytes} for {format_shape(shape)} "
+            f"{dtype.name}"
         )
     if raw.element_type == pb.ELEMENT_TYPE_UINT8:
         return np.frombuffer(raw.pixels, np.uint8).reshape(shape)
@@ -93,7 +97,7 @@ def decode_files(
         InvalidRequest: There are too many or none, or one is not usable; the message says which.
         CallerGone: Nobody waits any more.
     """
-    _check_count(len(encoded.files), settings.max_call_images)
+    check_count(len(encoded.files), settings.max_call_images)
     pixels = np.empty((len(encoded.files), *expected.shape), np.uint8)
     for index, file in enumerate(encoded.files):
         if not is_wanted():
@@ -104,6 +108,29 @@ def decode_files(
         except ImageError as error:
             raise InvalidRequest(f"image {index + 1} of {len(encoded.files)}: {error}") from error
     return pixels
+
+
+def decode_effort(max_members: int, early_stop: bool, manifest: Manifest) -> Effort:
+    """How many members a request asks; 0 stands for all.
+
+    Raises:
+        InvalidRequest: There are not so many.
+    """
+    members = len(manifest.members)
+    if max_members > members:
+        raise InvalidRequest(f"max_members is {max_members}, expected at most {members}, or 0 for all")
+    return Effort(max_members or members, early_stop)
+
+
+def encode_answer(request: pb.ClassifyRequest, manifest: Manifest, verdict: Verdict) -> pb.ClassifyResponse:
+    """The reply, but for its timing."""
+    return pb.ClassifyResponse(
+        classifications=encode_classifications(
+            verdict, manifest.class_labels, request.top_classes, request.return_members
+        ),
+        model_name=manifest.name,
+        model_version=manifest.version,
+    )
 
 
 def encode_classifications(
@@ -131,6 +158,11 @@ def encode_classifications(
         )
         for image, indices in enumerate(top)
     ]
+
+
+def encode_timing(timing: Timing) -> pb.Timing:
+    """Both have the same fields."""
+    return pb.Timing(**asdict(timing))
 
 
 def encode_summary(manifest: Manifest, latest: bool) -> pb.ModelSummary:
@@ -176,10 +208,16 @@ def _encode_figures(figures: Figures) -> pb.Figures:
     )
 
 
-def _check_count(images: int, most: int) -> None:
+def check_count(images: int, most: int) -> None:
+    """Refuse a request with no images, or with more than `most`.
+
+    Raises:
+        InvalidRequest: It is so.
+    """
     if not 1 <= images <= most:
         raise InvalidRequest(f"the request has {images} images, expected 1 to {most}")
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def format_shape(shape: tuple[int, ...]) -> str:
+    """A shape as messages to callers write it, such as 1x28x28."""
     return "x".join(map(str, shape)) or "(none)"

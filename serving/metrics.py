@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
 from export.manifest import Manifest
-from protos.consort.v1.classifier_pb2 import Timing
 from serving.verdict import Verdict
 
 SECONDS = (
@@ -22,9 +22,18 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
 """Upper bounds of the agreement buckets; full agreement alone lies above the last."""
 
-
 STAGES = ("decode", "queue", "inference", "total")
-"""Of a Classify call; each is a field `<stage>_seconds` of its timing."""
+"""Of a call that asks a model; each is a field `<stage>_seconds` of its timing."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where a call's time went inside the server, from its arrival until its reply is ready, in seconds."""
+
+    decode_seconds: float
+    queue_seconds: float
+    inference_seconds: float
+    total_seconds: float
 
 
 class Metrics:
@@ -47,7 +56,7 @@ class Metrics:
         model = ("model", "version")
         self.stage_seconds = Histogram(
             "consort_stage_seconds",
-            "Time of Classify calls by stage: decode, queue, inference, total.",
+            "Time of calls that ask a model, by stage: decode, queue, inference, total.",
             (*model, "stage"),
             buckets=SECONDS,
             registry=self.registry,
@@ -79,6 +88,12 @@ class Metrics:
             buckets=SHARES,
             registry=self.registry,
         )
+        self.last_answer = Gauge(
+            "consort_last_answer_timestamp_seconds",
+            "When a model last answered, in seconds since 1970; 0 if never.",
+            model,
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "consort_model_info",
             "1 for each model that is served.",
@@ -97,22 +112,38 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, manifest: Manifest, provider: str) -> None:
         model = (manifest.name, str(manifest.version))
         members = range(1, len(manifest.members) + 1)
-        self._stages = {stage: metrics.stage_seconds.labels(*model, stage) for stage in STAGES}
+        self.stages = {stage: metrics.stage_seconds.labels(*model, stage) for stage in STAGES}
         self.members = [metrics.member_seconds.labels(*model, str(member)) for member in members]
         self.batch_images = metrics.batch_images.labels(*model)
-        self._predictions = [metrics.predictions.labels(*model, label) for label in manifest.class_labels]
+        self.predictions = [metrics.predictions.labels(*model, label) for label in manifest.class_labels]
+        self.last_answer = metrics.last_answer.labels(*model)
         self._agreement = metrics.agreement.labels(*model)
         metrics.model_info.labels(*model, str(len(manifest.members)), provider).set(1)
 
     def time(self, timing: Timing) -> None:
         """Record where a call's time went."""
-        for stage, histogram in self._stages.items():
+        for stage, histogram in self.stages.items():
             histogram.observe(getattr(timing, f"{stage}_seconds"))
 
     def count(self, verdict: Verdict) -> None:
         """Record what was answered."""
         tops: Sequence[int] = verdict.ranking[:, 0].tolist()
         for index, images in Tally(tops).items():
-            self._predictions[index].inc(images)
+            self.predictions[index].inc(images)
         for share in verdict.agreement.tolist():
             self._agreement.observe(share)
+        self.last_answer.set_to_current_time()
+
+
+def read_metric(metric: Counter | Gauge | Histogram) -> dict[str, float]:
+    """What Prometheus would see of a metric whose labels are filled in.
+
+    Returns:
+        A histogram's `count` and `sum`, a counter's `total`, a gauge's value under the empty name.
+    """
+    (family,) = metric.collect()
+    return {
+        sample.name.removeprefix(family.name).removeprefix("_"): sample.value
+        for sample in family.samples
+        if not sample.labels  # the buckets have their bounds as labels
+    }

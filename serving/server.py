@@ -14,17 +14,21 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
+from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
+from serving.admission import Admission
 from serving.cores import available_cores
 from serving.errors import PortTaken
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
 from serving.models import Models, load_models
+from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
+OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 FLUSH_SECONDS = 0.5
 """How long those who watch the health have to hear that it is over, before their streams are ended."""
@@ -108,11 +112,16 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        servicer = ClassifierServicer(self._models, settings)
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(servicer, server)
+        admission = Admission(settings.max_concurrent_calls)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(
+            ClassifierServicer(self._models, admission, settings), server
+        )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            OpenInferenceServicer(self._models, admission, settings), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
-            services = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            services = (SERVICE, OPEN_INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(services, server)
         return server
 
@@ -136,7 +145,7 @@ class Server:
         self._grpc.start()
 
     def _report_serving(self) -> None:
-        for service in ("", SERVICE):  # the empty name stands for the server as a whole
+        for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
 

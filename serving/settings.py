@@ -64,7 +64,7 @@ class ServerSettings(BaseSettings):
     max_queue_images: int = Field(2048, ge=1)
     """Most images that may wait; calls beyond are refused at once."""
     max_concurrent_calls: int = Field(128, ge=1)
-    """Most Classify calls in progress; calls beyond are refused at once."""
+    """Most calls of Classify and ModelInfer in progress, together; calls beyond are refused at once."""
     grace_seconds: float = Field(20.0, ge=0, le=86_400, allow_inf_nan=False)
     """How long calls in progress may take to finish after SIGTERM."""
     reflection: bool = True

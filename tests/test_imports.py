@@ -51,7 +51,8 @@ def test_serving_loads_no_torch(module: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_client_loads_no_onnxruntime() -> None:
-    """A client needs gRPC and numpy alone."""
-    code = "import sys, serving.client; sys.exit('onnxruntime' in sys.modules)"
+@pytest.mark.parametrize("module", ["onnxruntime", "protos.open_inference"])
+def test_the_client_loads_neither_the_runtime_nor_anybody_elses_contract(module: str) -> None:
+    """A client needs gRPC and numpy alone, and Triton's client may live in the same process."""
+    code = f"import sys, serving.client; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

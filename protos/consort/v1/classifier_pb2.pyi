@@ -459,7 +459,7 @@ class GetModelResponse(_message.Message):
     temperature: _builtins.float
     """Temperature applied to the average: above 1 softens, below 1 sharpens, 1 leaves it."""
     provider: _builtins.str
-    """Execution provider that runs the networks: `cpu` or `cuda`."""
+    """Execution provider that runs the networks: `cpu`, `openvino` or `cuda`."""
     @_builtins.property
     def model(self) -> Global___ModelSummary:
         """Name, version, and whether it is the latest."""

@@ -1,0 +1,86 @@
+"""What a call that asks a model goes through, by whichever service: let in, queued, waited for, measured."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+
+import grpc
+
+from serving.batch import Answer, Effort
+from serving.ensemble import Pixels
+from serving.errors import CallerGone, Overloaded
+from serving.metrics import Timing
+from serving.models import Model
+
+RETRY_SECONDS = 0.1
+"""When to try again after too many calls were in progress."""
+
+
+class Admission:
+    """Lets a limited number of calls in; those beyond are refused at once."""
+
+    def __init__(self, max_concurrent_calls: int) -> None:
+        self._limit = max_concurrent_calls
+        self._free = threading.Semaphore(max_concurrent_calls)
+
+    @contextmanager
+    def admit(self, context: grpc.ServicerContext) -> Iterator[AdmittedCall]:
+        """Hold a place for a call, from before its request is decoded until its reply is ready.
+
+        Raises:
+            Overloaded: All places are taken.
+        """
+        if not self._free.acquire(blocking=False):
+            raise Overloaded(
+                f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
+            )
+        try:
+            yield AdmittedCall(context)
+        finally:
+            self._free.release()
+
+
+class AdmittedCall:
+    """A call that has its place."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self._arrived = time.perf_counter()
+        self._decode_seconds = 0.0
+
+    def ask(self, model: Model, pixels: Pixels, effort: Effort) -> Answer:
+        """Queue the images and wait for their turn; a caller that goes before it takes them out of the queue.
+
+        Raises:
+            Overloaded: The queue is full.
+            ShuttingDown: The server is stopping.
+            CallerGone: Nobody waits for the answer any more.
+        """
+        self._decode_seconds = time.perf_counter() - self._arrived
+        future = model.batcher.submit(pixels, effort, self._context.time_remaining())
+
+        def drop() -> None:
+            future.cancel()
+
+        if not self._context.add_callback(drop):
+            drop()  # the caller had gone already
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise CallerGone("nobody waits for the answer any more") from error
+
+    def measure(self, model: Model, answer: Answer) -> Timing:
+        """Count what was answered and where the time went, now that the reply is ready."""
+        timing = Timing(
+            decode_seconds=self._decode_seconds,
+            queue_seconds=answer.queue_seconds,
+            inference_seconds=answer.inference_seconds,
+            total_seconds=time.perf_counter() - self._arrived,
+        )
+        model.metrics.count(answer.verdict)
+        model.metrics.time(timing)
+        return timing
