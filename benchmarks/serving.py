@@ -22,7 +22,7 @@ from benchmarks.in_process import images_per_second
 from benchmarks.load import Load, Outcome, callers, classify_request, drive, pixels_of
 from benchmarks.servers import run_server
 from export.manifest import read_manifest
-from serving.cores import available_cores
+from machine.cores import available_cores
 
 
 class ServingSettings(BaseSettings):

@@ -12,9 +12,9 @@ import numpy as np
 
 from export.manifest import Figures, Input, Manifest
 from imaging.files import KNOWN_FORMATS, ImageError, read_image
+from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.batch import Effort
-from serving.cores import available_cores
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, InvalidRequest
 from serving.metrics import Timing

@@ -13,10 +13,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
+from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.admission import Admission
-from serving.cores import available_cores
 from serving.errors import PortTaken
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"imaging", "training", "export", "serving", "protos", "benchmarks", "examples", "tests"}
+PACKAGES = {"imaging", "machine", "training", "export", "serving", "protos", "benchmarks", "examples", "tests"}
 ALLOWED = {
     "protos": set(),
     "imaging": set(),
-    "training": {"imaging"},
+    "machine": set(),
+    "training": {"imaging", "machine"},
     "export": {"training"},
-    "serving": {"protos", "export.manifest", "imaging"},
+    "serving": {"protos", "export.manifest", "imaging", "machine"},
 }
 
 

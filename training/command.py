@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 from rich.console import Console
 
+from machine.cores import available_cores
 from training.dataset import Dataset
 from training.errors import RunError, TrainingError
 from training.launch import Gathering, Job, train
@@ -27,8 +28,8 @@ from training.recipe import Recipe
 from training.run import Run, RunSettings
 from training.sources import load_dataset
 
-CORES = torch.get_num_threads()
-"""As many as torch finds for this process, before it is told otherwise."""
+CORES = min(torch.get_num_threads(), available_cores())
+"""As many as torch finds for this process, before it is told otherwise, and a container's quota allows."""
 FILE_COLUMNS = 120
 """Width of a table where there is no terminal to ask."""
 EXIT_FAILED = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cores import available_cores, read_quota
+from machine.cores import available_cores, read_quota
 
 
 @pytest.fixture(autouse=True)
