@@ -1,0 +1,130 @@
+"""What gRPC alone costs in Python: calls like `Classify` that do nothing, answered by threads and by asyncio.
+
+`python -m benchmarks.wire` starts both servers, asks them in turn, and prints calls a second and the server's own
+processor time a call. The rest of a `Classify` call is Consort's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import WARM_UP_SECONDS, Load, callers, classify_request, drive, pixels_of
+from benchmarks.servers import run_server
+
+REPLY = bytes(200)
+THREADS = 136
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class WireSettings(BaseSettings):
+    """Measure servers that answer without looking at what came."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m benchmarks.wire", use_attribute_docstrings=True, cli_kebab_case=True
+    )
+
+    serve: Literal["threads", "asyncio"] | None = None
+    """Be one of the servers, instead of measuring both."""
+    callers: list[int] = [1, 8, 32]
+    """How many call at the same time."""
+    seconds: float = Field(3.0, gt=0)
+    """Of every measurement."""
+    rounds: int = Field(5, ge=1)
+    """How often each is measured."""
+    grpc_port: int = 0
+    """Port for gRPC; 0 takes a free one."""
+    metrics_port: int = 0
+    """Taken for the sake of the command that starts all servers alike; there are no metrics."""
+
+
+def main() -> None:
+    """Print a row for each server and number of callers."""
+    settings = WireSettings(_cli_parse_args=True)
+    if settings.serve == "threads":
+        serve_by_threads(settings.grpc_port)
+    elif settings.serve == "asyncio":
+        asyncio.run(serve_by_asyncio(settings.grpc_port))
+    else:
+        measure(settings)
+
+
+def measure(settings: WireSettings) -> None:
+    """Ask both servers in turn."""
+    request = classify_request(pixels_of(1, (1, 28, 28)), "mnist")
+    measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    with (
+        callers(1) as pool,
+        run_server("--serve", "threads", module="benchmarks.wire") as threads,
+        run_server("--serve", "asyncio", module="benchmarks.wire") as loop,
+    ):
+        for _ in range(settings.rounds):
+            for name, server in (("threads", threads), ("asyncio", loop)):
+                for many in settings.callers:
+                    before = processor_seconds(server.pid)
+                    outcome = drive(Load(server.target, request, 1, many, settings.seconds), pool, 1)
+                    spent = processor_seconds(server.pid) - before
+                    calls = len(outcome.seconds) * (1 + WARM_UP_SECONDS / settings.seconds)
+                    measured.setdefault((name, many), []).append((outcome.images_per_second(), spent / calls))
+    table = Table("server", "callers", "calls/s", "range", "processor us a call")
+    for (name, many), rounds in measured.items():
+        rates, costs = zip(*rounds, strict=True)
+        spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+        cost = f"{statistics.median(costs) * 1e6:.0f}"
+        table.add_row(name, str(many), f"{statistics.median(rates):,.0f}", spread, cost)
+    Console(width=110).print(table)
+
+
+def serve_by_threads(port: int) -> None:
+    """As Consort does."""
+    server = grpc.server(ThreadPoolExecutor(THREADS))
+    _answer_classify(server, lambda _request, _context: REPLY)
+    _say_ready(server.add_insecure_port(f"127.0.0.1:{port}"))
+    server.start()
+    server.wait_for_termination()
+
+
+async def serve_by_asyncio(port: int) -> None:
+    """All calls in one thread's event loop."""
+
+    async def answer(_request: bytes, _context: object) -> bytes:
+        return REPLY
+
+    server = grpc.aio.server()
+    _answer_classify(server, answer)
+    opened = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    _say_ready(opened)
+    await server.wait_for_termination()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used of the processor, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _answer_classify(server: Any, behavior: Callable[[Any, Any], Any]) -> None:
+    handlers: dict[str, Any] = {"Classify": grpc.unary_unary_rpc_method_handler(behavior)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("consort.v1.Classifier", handlers),))
+
+
+def _say_ready(port: int) -> None:
+    print(json.dumps({"event": "ready", "grpc_port": port, "metrics_port": 0}), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
