@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground constraints clean
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground speed constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ startup: $(DEVELOP) ## Measure how soon a server is ready and how much memory it
 
 ground: $(DEVELOP) ## Ask a running server for digits drawn on several grounds
 	$(BIN)/python -m benchmarks.ground
+
+speed: $(DEVELOP) ## Measure the server beside a naive one, under overload, and gRPC alone
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.wire
 
 constraints: $(DEVELOP) ## Write the exact versions that are installed to constraints.txt
 	$(BIN)/pip install --quiet --editable '.[explorer]'
