@@ -1,4 +1,4 @@
-"""What fewer members cost: `python -m benchmarks.efforts` asks a server for each number of them, and for early stop.
+"""What fewer members cost: `python -m benchmarks.efforts` asks a server for each number of them and early stop.
 
 Early stop must give the class of the full average for every image, or the command fails.
 """
