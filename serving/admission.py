@@ -69,7 +69,7 @@ class AdmittedCall:
         if not self._context.add_callback(drop):
             drop()  # the caller had gone already
         try:
-            return future.result()
+            return model.batcher.wait(future)
         except CancelledError as error:
             raise CallerGone("nobody waits for the answer any more") from error
 

@@ -79,6 +79,17 @@ class Batcher:
             self._changed.notify()
         return call.answer
 
+    def wait(self, answer: Future[Answer]) -> Answer:
+        """Wait for an answer, working on this thread meanwhile if a core is free.
+
+        Raises:
+            CancelledError: The call was cancelled before its turn.
+            CallerGone: Its deadline passed before its turn.
+            Exception: Whatever failed in the members.
+        """
+        self._threads.lend(answer.done)
+        return answer.result()
+
     def close(self) -> None:
         """Refuse new calls, and wait until those that came are answered."""
         with self._changed:

@@ -7,6 +7,7 @@ while its last member runs on one core, another core starts the next batch.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -29,9 +30,14 @@ class Queue(Protocol):
 
 
 class InferenceThreads:
-    """A fixed number of threads that several queues share."""
+    """A fixed number of cores that several queues share, and as many threads to work on them.
+
+    A thread that waits for an answer may lend itself: while a core is free it works instead of waiting, and saves
+    two changes from thread to thread. Never do more threads work than there are cores.
+    """
 
     def __init__(self, count: int) -> None:
+        self._free_cores = count
         self.changed = threading.Condition()
         """Guards the tasks and all queues; notified when either changes."""
         self._begun: deque[Task] = deque()
@@ -52,7 +58,15 @@ class InferenceThreads:
         """Have tasks of a batch that has begun run before anything new starts."""
         with self.changed:
             self._begun.extend(tasks)
-            self.changed.notify(len(tasks))
+            self.changed.notify(min(len(tasks), self._free_cores))
+
+    def lend(self, is_done: Callable[[], bool]) -> None:
+        """Work on this thread until `is_done`, or until no core is free or nothing can start."""
+        with self.changed:
+            while not is_done() and (task := self._take()) is not None:
+                self._run(task)
+            if self._free_cores and self._has_work():
+                self.changed.notify()
 
     def close(self) -> None:
         """Finish all that waits, then stop the threads."""
@@ -63,21 +77,43 @@ class InferenceThreads:
             thread.join()
 
     def _work(self) -> None:
-        while (task := self._next()) is not None:
-            task()
-
-    def _next(self) -> Task | None:
-        """The next task, waiting for it if need be; None once closed and empty."""
         with self.changed:
-            while not self._begun:
-                ready = [(at, queue) for queue in self._queues if (at := queue.ready_at()) is not None]
-                if not ready and self._closing:
-                    return None
-                at, queue = min(ready, key=itemgetter(0), default=(None, None))
-                if at is None or queue is None:
-                    self.changed.wait()
-                elif (delay := at - time.perf_counter()) > 0 and not self._closing:
-                    self.changed.wait(delay)
+            while not (self._closing and not self._has_work()):
+                if (task := self._take()) is not None:
+                    self._run(task)
                 else:
-                    return queue.take()
+                    self.changed.wait(self._seconds_to_wait())
+
+    def _run(self, task: Task) -> None:
+        """Run a task on a core that is free, without the lock."""
+        self._free_cores -= 1
+        self.changed.release()
+        try:
+            task()
+        finally:
+            self.changed.acquire()
+            self._free_cores += 1
+
+    def _take(self) -> Task | None:
+        """What can start now, if anything: what has begun, or else the queue that has waited longest."""
+        if not self._free_cores:
+            return None
+        if self._begun:
             return self._begun.popleft()
+        ready_at, queue = self._next_queue()
+        if queue is None or (ready_at > time.perf_counter() and not self._closing):
+            return None
+        return queue.take()
+
+    def _next_queue(self) -> tuple[float, Queue | None]:
+        """The queue whose next batch may start first, and when; infinity and None while nothing waits."""
+        ready = ((at, queue) for queue in self._queues if (at := queue.ready_at()) is not None)
+        return min(ready, key=itemgetter(0), default=(math.inf, None))
+
+    def _has_work(self) -> bool:
+        return bool(self._begun) or self._next_queue()[1] is not None
+
+    def _seconds_to_wait(self) -> float | None:
+        """Until a queue is ready whose calls wait for company; None where only a change can bring work."""
+        ready_at, queue = self._next_queue()
+        return None if queue is None or not self._free_cores else max(0.0, ready_at - time.perf_counter())
