@@ -17,6 +17,7 @@ import onnxruntime
 from pydantic import ValidationError
 
 from export.errors import BundleError
+from export.folding import fold
 from export.graph import ServedNetwork, write_graph
 from export.manifest import (
     FORMAT_VERSION,
@@ -25,46 +26,59 @@ from export.manifest import (
     Manifest,
     Member,
     Parity,
+    Quantization,
     SelfCheck,
     explain,
     sha256_of,
     write_manifest,
 )
 from export.proof import make_inputs, prove_parity, run_graph
-from training.run import Run, RunSettings
-from training.summary import MemberSummary, Summary
+from export.quantization import quantize
+from training.architectures import Shape
+from training.dataset import Dataset
+from training.run import PREDICTIONS_FILE, Run, RunSettings
+from training.summary import MemberSummary, Predictions, Summary
 
 SELF_CHECK_IMAGES = 8
 SELF_CHECK_TOLERANCE = 1e-4
 """Ten times what parity allows: another processor may add up in another order, a damaged weight shows more."""
+SELF_CHECK_TOLERANCE_INT8 = 0.02
+"""Sums of int8 products are the same everywhere, but the float32 steps between them need not be, and a value on
+the edge is then rounded to its neighbour among 256: see docs/decisions/0009-int8-weights-have-seven-bits.md."""
 
 
-def export_bundle(run: Run, name: str, models: Path) -> Path:
+def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None = None) -> Path:
     """Write the next version of model `name`, proved, in one step.
 
     Args:
         run: A finished run.
         name: Of the model; lower-case letters, digits, dots, underscores and dashes.
         models: The folder of all models.
+        int8_data: The images of the run, by which members are made int8; None leaves them float32.
 
     Returns:
         The bundle's folder.
 
     Raises:
-        ExportError: A proof fails or the folder cannot be written. Nothing is left there.
+        ExportError: A proof fails, int8 loses too much, or the folder cannot be written. Nothing is left there.
         TrainingError: The run is not finished or damaged.
     """
     summary = run.read_summary()
-    networks = [ServedNetwork(network) for network, _ in run.load_members()]
+    members = run.load_members()
+    networks = [network for network, _ in members]
     shape = run.settings.image_shape
     place = models / name / str(next_version(models / name))
     try:
         with _unfinished_folder(models) as folder:
             graphs = [folder / f"member-{number}.onnx" for number in range(1, len(networks) + 1)]
             for network, graph in zip(networks, graphs, strict=True):
-                write_graph(network, shape, graph)
-            parity = prove_parity(networks, graphs, shape)
-            manifest = _describe(run.settings, summary, place, graphs, parity)
+                write_graph(ServedNetwork(network if int8_data is None else fold(network)), shape, graph)
+            parity = prove_parity([ServedNetwork(network) for network in networks], graphs, shape)
+            quantization = None
+            if int8_data is not None:
+                float32 = Predictions.load(run.folder / PREDICTIONS_FILE)
+                summary, quantization = quantize(graphs, members, float32, int8_data)
+            manifest = _describe(run.settings, summary, place, graphs, parity, quantization)
             write_manifest(manifest, folder)
             return _move_into_place(folder, place)
     except OSError as error:
@@ -78,7 +92,12 @@ def next_version(model: Path) -> int:
 
 
 def _describe(
-    settings: RunSettings, summary: Summary, place: Path, graphs: Sequence[Path], parity: Parity
+    settings: RunSettings,
+    summary: Summary,
+    place: Path,
+    graphs: Sequence[Path],
+    parity: Parity,
+    quantization: Quantization | None,
 ) -> Manifest:
     ensemble = summary.ensemble
     channels, height, width = settings.image_shape
@@ -97,7 +116,12 @@ def _describe(
                 "recipe": settings.recipe.model_dump(mode="json")
                 | {"data": settings.data, "data_sha256": settings.data_sha256},
                 "parity": parity,
-                "self_check": _make_self_check(graphs, settings.image_shape),
+                "quantization": quantization,
+                "self_check": _make_self_check(
+                    graphs,
+                    settings.image_shape,
+                    SELF_CHECK_TOLERANCE if quantization is None else SELF_CHECK_TOLERANCE_INT8,
+                ),
                 "tools": settings.tools | {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
             }
         )
@@ -117,14 +141,14 @@ def _describe_member(graph: Path, member: MemberSummary) -> Member:
     )
 
 
-def _make_self_check(graphs: Sequence[Path], shape: tuple[int, int, int]) -> SelfCheck:
+def _make_self_check(graphs: Sequence[Path], shape: Shape, tolerance: float) -> SelfCheck:
     pixels = make_inputs(SELF_CHECK_IMAGES, shape)
     outputs = np.stack([run_graph(graph, pixels) for graph in graphs])  # (members, images, classes)
     return SelfCheck(
         images=len(pixels),
         pixels_base64=base64.b64encode(pixels.tobytes()).decode(),
         member_probabilities=np.clip(outputs.astype(np.float64), 0, 1).round(7).tolist(),
-        tolerance=SELF_CHECK_TOLERANCE,
+        tolerance=tolerance,
     )
 
 

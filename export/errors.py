@@ -1,9 +1,10 @@
 """What can go wrong while exporting.
 
 ExportError
-├── GraphError     a network cannot be written as an ONNX graph, or the graph is not valid
-├── ProofError     a graph does not compute what was trained
-└── BundleError    the bundle cannot be written
+├── GraphError          a network cannot be written as an ONNX graph, or the graph is not valid
+├── ProofError          a graph does not compute what was trained
+├── QuantizationError   members cannot be made int8, or lose too much by it
+└── BundleError         the bundle cannot be written
 
 Nothing is left behind in the models folder when one of them is raised.
 """
@@ -19,6 +20,10 @@ class GraphError(ExportError):
 
 class ProofError(ExportError):
     """A graph does not compute what was trained."""
+
+
+class QuantizationError(ExportError):
+    """Members cannot be made int8, or lose too much by it."""
 
 
 class BundleError(ExportError):

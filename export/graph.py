@@ -39,10 +39,22 @@ def write_graph(network: ServedNetwork, shape: Shape, path: Path) -> None:
     """
     try:
         model = _trace(network.eval(), shape)
-        _strip_metadata(model)
-        onnx.save(model, path)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise GraphError(f"{path.name} cannot be written: {error}") from error
+    save_graph(model, path)
+
+
+def save_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Write a graph without its debugging notes, weights inside, if it passes onnx's own checker.
+
+    Raises:
+        GraphError: The checker refuses it.
+    """
+    _strip_metadata(model)
+    onnx.save(model, path)
+    try:
         onnx.checker.check_model(path, full_check=True)
-    except (torch.onnx.errors.OnnxExporterError, onnx.checker.ValidationError) as error:
+    except onnx.checker.ValidationError as error:
         raise GraphError(f"{path.name} cannot be written: {error}") from error
 
 

@@ -104,7 +104,10 @@ class Figures(Part):
 
 
 class Parity(Part):
-    """How far onnxruntime's probabilities were from torch's when the bundle was written."""
+    """How far onnxruntime's probabilities were from torch's when the bundle was written.
+
+    Where there is a `quantization`, it comes after: these are of the float32 graphs that it began with.
+    """
 
     batch_sizes: tuple[int, ...]
     """Batches that were compared, for every member."""
@@ -112,6 +115,23 @@ class Parity(Part):
     """Largest difference that export accepts."""
     largest_difference: float = Field(ge=0)
     """Largest absolute difference found in any probability."""
+
+
+class Quantization(Part):
+    """What it cost to make the members int8, measured on the held-out images against the float32 ensemble."""
+
+    precision: Literal["int8"] = "int8"
+    """What convolutions, but for each member's first, and dense layers are computed in."""
+    calibration_images: Count
+    """Training images on which the ranges of activations were measured."""
+    held_out_accuracy_before: Share
+    """Of the float32 ensemble."""
+    held_out_accuracy_after: Share
+    """Of the ensemble that is served, as `held_out` says too."""
+    same_top_class: Share
+    """Share of held-out images whose top class is the float32 ensemble's."""
+    largest_difference: float = Field(ge=0)
+    """Largest absolute difference in any probability of the plain average."""
 
 
 class SelfCheck(Part):
@@ -157,6 +177,8 @@ class Manifest(Part):
     """How the members were trained."""
     parity: Parity
     """Proof that the graphs compute what was trained."""
+    quantization: Quantization | None = Field(None, exclude_if=lambda value: value is None)
+    """What int8 cost; absent where members compute in float32."""
     self_check: SelfCheck
     """Proof, on the serving machine, that they still do."""
     tools: dict[str, str]

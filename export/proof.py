@@ -17,6 +17,7 @@ from export.errors import ProofError
 from export.graph import ServedNetwork
 from export.manifest import INPUT_NAME, OUTPUT_NAME, Parity
 from training.architectures import Shape
+from training.evaluation import BATCH_IMAGES
 
 BATCH_SIZES = (1, 2, 7, 256)
 LIMIT = 1e-5
@@ -42,8 +43,8 @@ def make_inputs(count: int, shape: Shape, seed: int = 0) -> Pixels:
 def run_graph(path: Path, pixels: Pixels) -> Probabilities:
     """Run an ONNX file in onnxruntime on the CPU: uint8 (n, c, h, w) to float32 (n, classes)."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run([OUTPUT_NAME], {INPUT_NAME: pixels})
-    return np.asarray(probabilities, np.float32)
+    batches = [pixels[start : start + BATCH_IMAGES] for start in range(0, len(pixels), BATCH_IMAGES)]
+    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in batches])
 
 
 def prove_parity(networks: list[ServedNetwork], graphs: list[Path], shape: Shape) -> Parity:

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 
 from export import bundle, proof
 from export.__main__ import main
@@ -18,7 +17,8 @@ from export.errors import ExportError, GraphError, ProofError
 from export.graph import ServedNetwork, write_graph
 from export.manifest import read_manifest
 from export.proof import BATCH_SIZES, make_inputs, prove_parity, run_graph, run_torch
-from training.architectures import ARCHITECTURES, PixelStatistics, build_network
+from tests.networks import untrained_network
+from training.architectures import ARCHITECTURES
 from training.errors import RunError
 from training.fit import main as fit
 from training.run import SUMMARY_FILE, Run
@@ -27,12 +27,8 @@ SHAPE = (1, 28, 28)
 
 
 def served(architecture: str = "cnn_slim", shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> ServedNetwork:
-    """An untrained network whose batch normalization has statistics that matter."""
-    torch.manual_seed(seed)
-    statistics = PixelStatistics((33.0,) * shape[0], (78.0,) * shape[0])
-    network = build_network(architecture, shape, 10, statistics, strokes=shape[0] == 1)
-    network.train()(torch.rand(16, *shape) * 255)
-    return ServedNetwork(network).eval()
+    """An untrained network as it is served."""
+    return ServedNetwork(untrained_network(architecture, shape, seed))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +110,8 @@ def test_a_bundle_says_all_that_the_run_knows(run: Run, tmp_path: Path) -> None:
     assert manifest.held_out.nll == summary.ensemble.held_out.nll
     assert manifest.averaging.temperature == summary.ensemble.temperature
     assert manifest.recipe["architectures"] == ["linear"]
+    assert manifest.quantization is None
+    assert manifest.self_check.tolerance == 1e-4
     assert set(manifest.tools) == {"python", "torch", "onnx", "onnxruntime"}
     names = {file.name for file in folder.iterdir()}
     assert names == {"manifest.json", "member-1.onnx", "member-2.onnx"}

@@ -61,6 +61,12 @@ def test_a_written_manifest_is_read_back(folder: Path) -> None:
     assert read_manifest(folder).class_labels == ("class 0", "class 1", "class 2")
 
 
+def test_a_float32_bundle_says_nothing_of_int8(folder: Path) -> None:
+    """So that a server which does not know the field yet still reads it."""
+    assert "quantization" not in json.loads((folder / MANIFEST_FILE).read_text())
+    assert read_manifest(folder).quantization is None
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -80,6 +86,7 @@ def test_a_written_manifest_is_read_back(folder: Path) -> None:
         ("members", [], "members: Tuple should have at least 1 item"),
         ("averaging.temperature", 0, "averaging.temperature: Input should be greater than 0"),
         ("averaging.temperature", float("inf"), "averaging.temperature: Input should be a finite number"),
+        ("quantization", {"precision": "int4"}, "quantization.precision: Input should be 'int8', got 'int4'"),
         ("test.accuracy", 1.2, "test.accuracy: Input should be less than or equal to 1"),
         ("self_check.pixels_base64", "not base64!", "self_check.pixels_base64: "),
     ],
