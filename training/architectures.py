@@ -98,12 +98,13 @@ class Network(nn.Module):
 
 def linear(shape: Shape, classes: int) -> nn.Module:
     """Softmax regression on the pixels."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), classes))
+    return _with_glorot_weights(nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), classes)))
 
 
 def dense(shape: Shape, classes: int) -> nn.Module:
     """One hidden layer of 512 units; its activation is a softmax, as the lesson had it."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(_size(shape), 512), nn.Softmax(dim=1), nn.Linear(512, classes))
+    layers = (nn.Flatten(), nn.Linear(_size(shape), 512), nn.Softmax(dim=1), nn.Linear(512, classes))
+    return _with_glorot_weights(nn.Sequential(*layers))
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ LESSON = (Convolution(32, 3), Convolution(32, 3, pool=True), Convolution(64, 3),
 
 def cnn(shape: Shape, classes: int) -> nn.Module:
     """The lesson's convolutional network: its four convolutions, dense 512."""
-    return _convolutional(shape, classes, LESSON, units=512, batchnorm=False)
+    return _with_glorot_weights(_convolutional(shape, classes, LESSON, units=512, batchnorm=False))
 
 
 def cnn_bn(shape: Shape, classes: int) -> nn.Module:
@@ -270,6 +271,19 @@ def _convolutional(
     body += [nn.BatchNorm1d(units)] if batchnorm else []
     body += [nn.Dropout(dropout)] if dropout else []
     return nn.Sequential(*body, nn.Linear(units, classes))
+
+
+def _with_glorot_weights(body: nn.Module) -> nn.Module:
+    """Weights as the lesson's library drew them (X. Glorot, Y. Bengio, 2010), and no biases.
+
+    Without normalization between layers it matters: a softmax of 512 units gives values of about 1/512, of which
+    PyTorch's smaller weights make next to nothing.
+    """
+    for layer in body.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.get_parameter("bias"))
+    return body
 
 
 def _size(shape: Shape) -> int:
