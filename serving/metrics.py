@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
@@ -22,6 +23,8 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SHARES = (0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999)
 """Upper bounds of the agreement buckets; full agreement alone lies above the last."""
 
+MODEL = ("model", "version")
+"""Labels of whatever is counted for each version of each model."""
 STAGES = ("decode", "queue", "inference", "total")
 """Of a call that asks a model; each is a field `<stage>_seconds` of its timing."""
 
@@ -43,62 +46,45 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self.call_seconds = Histogram(
+        seconds = partial(Histogram, buckets=SECONDS, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.call_seconds = seconds(
             "consort_call_seconds",
             "Time from a call's arrival to its answer, by method and gRPC status code.",
             ("method", "code"),
-            buckets=SECONDS,
-            registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "consort_in_flight_calls", "Calls in progress.", ("method",), registry=self.registry
-        )
-        model = ("model", "version")
-        self.stage_seconds = Histogram(
+        self.in_flight = gauge("consort_in_flight_calls", "Calls in progress.", ("method",))
+        self.stage_seconds = seconds(
             "consort_stage_seconds",
             "Time of calls that ask a model, by stage: decode, queue, inference, total.",
-            (*model, "stage"),
-            buckets=SECONDS,
-            registry=self.registry,
+            (*MODEL, "stage"),
         )
-        self.member_seconds = Histogram(
-            "consort_member_inference_seconds",
-            "Time that one member takes for one batch.",
-            (*model, "member"),
-            buckets=SECONDS,
-            registry=self.registry,
+        self.member_seconds = seconds(
+            "consort_member_inference_seconds", "Time that one member takes for one batch.", (*MODEL, "member")
         )
         self.batch_images = Histogram(
-            "consort_batch_images",
-            "Images that ran together.",
-            model,
-            buckets=IMAGES,
-            registry=self.registry,
+            "consort_batch_images", "Images that ran together.", MODEL, buckets=IMAGES, registry=self.registry
         )
         self.predictions = Counter(
             "consort_predictions_total",
             "Images answered, by top class.",
-            (*model, "class_label"),
+            (*MODEL, "class_label"),
             registry=self.registry,
         )
         self.agreement = Histogram(
             "consort_agreement",
             "Share of members whose top class is the ensemble's, per image.",
-            model,
+            MODEL,
             buckets=SHARES,
             registry=self.registry,
         )
-        self.last_answer = Gauge(
+        self.last_answer = gauge(
             "consort_last_answer_timestamp_seconds",
             "When a model last answered, in seconds since 1970; 0 if never.",
-            model,
-            registry=self.registry,
+            MODEL,
         )
-        self.model_info = Gauge(
-            "consort_model_info",
-            "1 for each model that is served.",
-            (*model, "members", "provider"),
-            registry=self.registry,
+        self.model_info = gauge(
+            "consort_model_info", "1 for each model that is served.", (*MODEL, "members", "provider")
         )
 
     def of_model(self, manifest: Manifest, provider: str) -> ModelMetrics:
