@@ -18,6 +18,7 @@ def images_per_second(bundle: Path, images: int, threads: int, seconds: float) -
     end = time.perf_counter() + seconds
 
     def run(_: int) -> int:
+        """Images that one thread gets done."""
         done = 0
         while time.perf_counter() < end:
             for member in members:

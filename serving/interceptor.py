@@ -68,6 +68,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _observe(self, method: str, behavior: Behavior) -> Behavior:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            """`behavior`, counted and timed, with its errors as statuses."""
             started = time.perf_counter()
             code = grpc.StatusCode.INTERNAL
             try:
@@ -100,6 +101,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         @functools.wraps(behavior)
         def answer(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
+            """`behavior`, if a thread is left for it, remembered while it is open."""
             if holds_a_thread:
                 if not self._free_streams.acquire(blocking=False):
                     _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")

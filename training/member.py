@@ -171,6 +171,7 @@ def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor]
     """
 
     def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
+        """Move the average, in place, towards the weights after so many steps."""
         if not averaged[0].is_floating_point():  # how many batches a normalization has seen
             for old, new in zip(averaged, current, strict=True):
                 old.copy_(new)
