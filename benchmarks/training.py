@@ -44,26 +44,31 @@ class TrainingSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a recipe, one of its networks, a precision, and how the cores are used."""
+    """One way to train: a recipe, one of its members, a precision, and how the cores are used."""
 
     recipe: str
-    architecture: str
+    member: int
     precision: torch.dtype
     processes: int
     threads: int
+
+    @property
+    def plan(self) -> Plan:
+        """What the member is trained by."""
+        return Plan(find_recipe(self.recipe), self.member, 1, self.precision)
 
 
 def variants() -> list[Variant]:
     """The lesson's network in float32 on all cores first: what the others are compared with."""
     ways = [(1, CORES), (CORES, 1)] if CORES > 1 else [(1, 1)]
     fast = [
-        (recipe, architecture, torch.bfloat16)
+        (recipe, member, torch.bfloat16)
         for recipe in ("lesson", "default", "small")
-        for architecture in find_recipe(recipe).architectures
+        for member, _ in enumerate(find_recipe(recipe).architectures, 1)
     ]
     return [
         Variant(*what, processes, threads)
-        for what in [("lesson", "cnn_bn_dropout", torch.float32), *fast]
+        for what in [("lesson", 1, torch.float32), *fast]
         for processes, threads in ways
     ]
 
@@ -83,7 +88,7 @@ def main() -> None:
         rate = statistics.median(measured)
         table.add_row(
             variant.recipe,
-            variant.architecture,
+            variant.plan.architecture,
             str(variant.precision).removeprefix("torch."),
             f"{variant.processes} x {variant.threads}",
             f"{rate:,.0f}",
@@ -120,7 +125,7 @@ def work(variant: Variant, seconds: float, connection: Connection) -> None:
     pixels = torch.randint(0, 256, (recipe.batch_images, 1, 28, 28), generator=generator, dtype=torch.uint8)
     batch = Images(pixels, torch.arange(recipe.batch_images) % 10)
     dataset = Dataset(batch, batch, batch, tuple("0123456789"), "noise")
-    learner = Learner(Plan(recipe, variant.architecture, 1, variant.precision), dataset)
+    learner = Learner(variant.plan, dataset)
     learner.network.train()
     for _ in range(3):
         train_step(learner, batch, recipe.learning_rate, generator)

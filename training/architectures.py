@@ -164,13 +164,13 @@ def cnn_7x7(shape: Shape, classes: int) -> nn.Module:
 
 
 def cnn_padded(shape: Shape, classes: int) -> nn.Module:
-    """Padded 3x3 convolutions 20-20-pool-44-44-pool, an unpadded one of 88, and dense 128."""
+    """Padded 3x3 convolutions 16-16-pool-48-48-pool, an unpadded one of 96, and dense 128."""
     layers = (
-        Convolution(20, 3, padding=1),
-        Convolution(20, 3, padding=1, pool=True),
-        Convolution(44, 3, padding=1),
-        Convolution(44, 3, padding=1, pool=True),
-        Convolution(88, 3),
+        Convolution(16, 3, padding=1),
+        Convolution(16, 3, padding=1, pool=True),
+        Convolution(48, 3, padding=1),
+        Convolution(48, 3, padding=1, pool=True),
+        Convolution(96, 3),
     )
     return _convolutional(shape, classes, layers, units=128, dropout=0.4)
 

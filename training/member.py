@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from training.architectures import Network, PixelStatistics, count_parameters
-from training.augmentation import distort, flip_some
+from training.augmentation import Affine, distort, flip_some
 from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
 from training.dataset import Dataset, Images
 from training.errors import CheckpointError, DivergenceError, RecipeError, RunError
@@ -75,15 +75,25 @@ class Plan:
 
     Attributes:
         recipe: How to train.
-        architecture: Which of the recipe's networks.
+        member: Which member of the ensemble, counted from 1: that decides its network and its distortion.
         seed: Of everything random.
         precision: What convolutions and dense layers compute in while learning; weights stay float32.
     """
 
     recipe: Recipe
-    architecture: str
+    member: int
     seed: int
     precision: torch.dtype
+
+    @property
+    def architecture(self) -> str:
+        """The member's network: the recipe's in turn."""
+        return self.recipe.architectures[(self.member - 1) % len(self.recipe.architectures)]
+
+    @property
+    def affine(self) -> Affine:
+        """The distortion of its training images: the recipe's in turn."""
+        return self.recipe.affines[(self.member - 1) % len(self.recipe.affines)]
 
 
 def require_trainable(plan: Plan, dataset: Dataset) -> None:
@@ -272,7 +282,7 @@ def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> Epoch
 def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Generator) -> tuple[float, int]:
     """One optimizer step; gives the batch's mean loss in nats and how many images were classified right."""
     recipe, precision = learner.plan.recipe, learner.plan.precision
-    pixels = distort(batch.pixels.float(), recipe.affine, generator)
+    pixels = distort(batch.pixels.float(), learner.plan.affine, generator)
     if recipe.flip:
         pixels = flip_some(pixels, generator)
     pixels = pixels.contiguous(memory_format=torch.channels_last)

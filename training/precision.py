@@ -23,11 +23,11 @@ WORTH_IT = 1.2
 def choose_precision(
     asked: Literal["auto", "float32", "bfloat16"], recipe: Recipe, threads: int, dataset: Dataset, console: Console
 ) -> Precision:
-    """What was asked for, or whichever is faster here for the recipe's first architecture; says which."""
+    """What was asked for, or whichever is faster here for the first member; says which."""
     if asked != "auto":
         return asked
     torch.set_num_threads(threads)
-    speedup = measure_speedup(Plan(recipe, recipe.architectures[0], 0, torch.float32), dataset)
+    speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32), dataset)
     chosen: Precision = "bfloat16" if speedup >= WORTH_IT else "float32"
     console.print(
         f"bfloat16 is {speedup:.1f} times as fast as float32 here; training in {chosen}", highlight=False

@@ -45,8 +45,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Share of the target spread evenly over all classes."""
     average_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay a step of the moving average of the weights that becomes the member; 0 keeps the last weights."""
-    affine: Affine = Affine()
-    """Random distortion of the training images."""
+    affines: tuple[Affine, ...] = Field(default=(Affine(),), min_length=1)
+    """Random distortions of the training images, which the members take in turn."""
     flip: bool = False
     """Mirror half of the training images; right for most photographs, wrong for anything that is read."""
     strokes: bool = True

@@ -7,34 +7,37 @@ from training.errors import RecipeError
 from training.recipe import Recipe, Stage
 
 LESSON_DISTORTION = Affine(rotation_degrees=8, shift=0.08, shear_radians=0.3, zoom=0.08, interpolation="nearest")
+MODERATE = Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12)
+STRONG = Affine(rotation_degrees=15, shift=0.1, shear_radians=0.3, zoom=0.15)
 
 
 def _of_lesson(name: str, architecture: str, epochs: int, affine: Affine = LESSON_DISTORTION) -> Recipe:
     """As the lesson's library trained in fact: Adam at a constant 1e-3, batches of 64; see docs/training.md."""
     return Recipe(
-        name=name, architectures=(architecture,), epochs=epochs, batch_images=64, affine=affine, strokes=False
+        name=name, architectures=(architecture,), epochs=epochs, batch_images=64, affines=(affine,), strokes=False
     )
 
 
-def _of_digits(name: str, *architectures: str) -> Recipe:
+def _of_digits(name: str, epochs: int, architectures: tuple[str, ...], affines: tuple[Affine, ...]) -> Recipe:
     return Recipe(
         name=name,
         architectures=architectures,
-        epochs=14,
+        epochs=epochs,
         batch_images=64,
         learning_rate=3e-3,
         schedule="one_cycle",
         weight_decay=0.02,
         average_decay=0.999,
-        affine=Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12),
+        affines=affines,
     )
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        _of_digits("default", "cnn_slim", "cnn_7x7", "cnn_padded"),
-        _of_digits("small", "cnn_small"),
+        # Three networks and two distortions, each in turn: no two of six members learn alike.
+        _of_digits("default", 24, ("cnn_slim", "cnn_7x7", "cnn_padded"), (MODERATE, STRONG)),
+        _of_digits("small", 14, ("cnn_small",), (MODERATE,)),
         Recipe(
             name="photographs",
             architectures=("cnn_blocks",),
@@ -44,7 +47,7 @@ RECIPES = {
             schedule="one_cycle",
             weight_decay=0.05,
             average_decay=0.998,
-            affine=Affine(rotation_degrees=8, shift=0.1, shear_radians=0.1, zoom=0.1),
+            affines=(Affine(rotation_degrees=8, shift=0.1, shear_radians=0.1, zoom=0.1),),
             flip=True,
             strokes=False,
         ),
@@ -68,7 +71,7 @@ RECIPES = {
                 Stage(epochs=12, learning_rate=0.01),
                 Stage(epochs=18, learning_rate=0.001),
             ),
-            affine=LESSON_DISTORTION,
+            affines=(LESSON_DISTORTION,),
             strokes=False,
         ),
     )

@@ -105,7 +105,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         """What to train as member `member`, counted from 1."""
         return Plan(
             self.recipe,
-            self.recipe.architectures[(member - 1) % len(self.recipe.architectures)],
+            member,
             self.seeds[member - 1],
             {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from matplotlib.figure import Figure
@@ -163,10 +164,11 @@ def _preview_augmentation(run: Run, dataset: Dataset) -> Figure:
     step = max(1, len(dataset.train) // PREVIEWED)
     originals = dataset.train.pixels[::step][:PREVIEWED]
     generator = torch.Generator().manual_seed(run.settings.seeds[0])
-    distorted = distort(originals.repeat_interleave(DRAWS, dim=0).float(), recipe.affine, generator)
-    if recipe.flip:
-        distorted = flip_some(distorted, generator)
-    return plot_augmentation(originals, distorted.view(len(originals), DRAWS, *originals.shape[1:]))
+    rows = []
+    for original, affine in zip(originals, cycle(recipe.affines), strict=False):
+        distorted = distort(original.expand(DRAWS, *original.shape).float(), affine, generator)
+        rows.append(flip_some(distorted, generator) if recipe.flip else distorted)
+    return plot_augmentation(originals, torch.stack(rows))
 
 
 def _filters(run: Run) -> Section:

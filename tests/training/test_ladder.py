@@ -27,7 +27,7 @@ def test_the_last_but_one_is_the_lessons_ensemble() -> None:
     constant, staged = find_recipe("lesson"), find_recipe("lesson-staged")
     assert (constant.epochs, constant.batch_images, constant.learning_rate) == (35, 64, 1e-3)
     assert constant.weight_decay == 0
-    assert constant.affine == staged.affine
+    assert constant.affines == staged.affines
     assert staged.epochs == 35
     assert next(rung.members for rung in LADDER if rung.recipe == "lesson") == 6
 

@@ -34,7 +34,7 @@ RECIPE = Recipe(
     schedule="one_cycle",
     weight_decay=0.01,
     average_decay=0.9,
-    affine=Affine(rotation_degrees=5, shift=0.05),
+    affines=(Affine(rotation_degrees=5, shift=0.05),),
 )
 
 
@@ -76,7 +76,7 @@ def dataset() -> Dataset:
 
 
 def plan(seed: int = 1, recipe: Recipe = RECIPE, precision: torch.dtype = torch.float32) -> Plan:
-    return Plan(recipe, recipe.architectures[0], seed, precision)
+    return Plan(recipe, 1, seed, precision)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
