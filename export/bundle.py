@@ -72,7 +72,7 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
         with _unfinished_folder(models) as folder:
             graphs = [folder / f"member-{number}.onnx" for number in range(1, len(networks) + 1)]
             for network, graph in zip(networks, graphs, strict=True):
-                write_graph(ServedNetwork(network if int8_data is None else fold(network)), shape, graph)
+                write_graph(ServedNetwork(fold(network)), shape, graph)
             parity = prove_parity([ServedNetwork(network) for network in networks], graphs, shape)
             quantization = None
             if int8_data is not None:

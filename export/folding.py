@@ -1,7 +1,8 @@
-"""A member's network with fewer steps between its convolutions, so that they can pass int8 values on.
+"""A member's network with fewer steps between its convolutions.
 
-The networks pool before ReLU and normalize after it. Between two int8 layers, each such step costs a conversion to
-float32 and back. Two changes leave the function as it is:
+The networks pool before ReLU and normalize after it. A normalization of its own costs onnxruntime a change of
+memory layout and back, and between int8 layers a conversion to float32 and back. Two changes leave the function as
+it is:
 
 - ReLU comes before max pooling: it becomes part of the convolution. The largest of several values, cut at 0, is
   the largest of the values cut at 0.

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnxruntime
 
 from serving.errors import BundleRefused, ProviderInactive
 from serving.settings import Provider
 
-PROVIDER_NAMES: dict[Provider, str] = {
-    "cpu": "CPUExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-}
-PROVIDER_OPTIONS: dict[Provider, dict[str, str]] = {
-    # One thread a session as everywhere, and float32 as the self-check expects.
-    "openvino": {"device_type": "CPU", "precision": "FP32", "num_of_threads": "1", "num_streams": "1"},
+
+@dataclass(frozen=True)
+class Execution:
+    """How onnxruntime is told to run members.
+
+    Attributes:
+        name: Of the execution provider, as onnxruntime has it.
+        extra: The extra of this package that installs it.
+        options: For the execution provider.
+        rounds: Whether values are rounded to bfloat16 on the way: answers then differ from float32's by design.
+    """
+
+    name: str
+    extra: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    rounds: bool = False
+
+
+def _openvino(precision: str) -> dict[str, str]:
+    """Options for one thread a session, as everywhere, in a precision by OpenVINO's name for it."""
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1"}
+    return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
+
+
+EXECUTIONS: dict[Provider, Execution] = {
+    "cpu": Execution("CPUExecutionProvider", "cpu"),
+    "openvino": Execution("OpenVINOExecutionProvider", "openvino", _openvino("f32")),
+    "openvino-bfloat16": Execution("OpenVINOExecutionProvider", "openvino", _openvino("bf16"), rounds=True),
+    "cuda": Execution("CUDAExecutionProvider", "cuda"),
 }
 
 onnxruntime.disable_telemetry_events()  # beside the variable in serving/__init__.py, for other platforms
@@ -25,7 +49,7 @@ onnxruntime.disable_telemetry_events()  # beside the variable in serving/__init_
 def installed_providers() -> list[Provider]:
     """Those of ours that the installed onnxruntime has."""
     available = onnxruntime.get_available_providers()
-    return [provider for provider, name in PROVIDER_NAMES.items() if name in available]
+    return [provider for provider, execution in EXECUTIONS.items() if execution.name in available]
 
 
 def require_provider(provider: Provider) -> None:
@@ -38,7 +62,7 @@ def require_provider(provider: Provider) -> None:
         available = onnxruntime.get_available_providers()
         raise ProviderInactive(
             f"provider {provider!r} was asked for, but the installed onnxruntime {onnxruntime.__version__} has "
-            f"only {', '.join(available)}; install consort[{provider}] instead"
+            f"only {', '.join(available)}; install consort[{EXECUTIONS[provider].extra}] instead"
         )
 
 
@@ -61,15 +85,13 @@ def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.Inf
     options.log_severity_level = 3  # errors; the fall-back that its warnings tell of is refused below
     # Weights in other files escape the checksums: look for them where nothing can be.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    wanted = PROVIDER_NAMES[provider]
+    wanted = EXECUTIONS[provider]
     try:
-        session = onnxruntime.InferenceSession(
-            graph, options, providers=[(wanted, PROVIDER_OPTIONS.get(provider, {}))]
-        )
+        session = onnxruntime.InferenceSession(graph, options, providers=[(wanted.name, dict(wanted.options))])
     except Exception as error:
         raise BundleRefused(f"{name} cannot be loaded: {error}") from error
     session.disable_fallback()
-    if session.get_providers()[0] != wanted:
+    if session.get_providers()[0] != wanted.name:
         raise ProviderInactive(
             f"provider {provider!r} was asked for, but onnxruntime runs {name} on "
             f"{session.get_providers()[0]}; its log names the reason"

@@ -16,7 +16,7 @@ from export.manifest import explain
 from serving.errors import SettingsError
 
 PREFIX = "CONSORT_"
-Provider = Literal["cpu", "openvino", "cuda"]
+Provider = Literal["cpu", "openvino", "openvino-bfloat16", "cuda"]
 
 
 class ServerSettings(BaseSettings):
@@ -48,7 +48,7 @@ class ServerSettings(BaseSettings):
     """Port for Prometheus metrics over HTTP, at /metrics; 0 takes a free one."""
     provider: Provider | Literal["auto"] = "cpu"
     """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
-    installed and takes the fastest that passes the bundle's self-check."""
+    installed and takes the fastest that passes the bundle's self-check, so none that rounds to bfloat16."""
     threads: int | None = Field(None, ge=1)
     """Inference threads; by default as many as the CPU quota and affinity allow."""
     max_call_images: int = Field(256, ge=1)

@@ -76,3 +76,36 @@ def test_auto_says_what_it_timed_and_took(python: Path, tmp_path: Path) -> None:
     assert f'"provider": "{taken}"' in chosen
     assert '"cpu": ' in chosen
     assert '"openvino": ' in chosen
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16; as Linux tells it."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def test_bfloat16_is_active_or_refused(python: Path) -> None:
+    """The same classes from rounded values where the processor has bfloat16; elsewhere no server."""
+    if not has_bfloat16():
+        command = [
+            str(python),
+            "-m",
+            "serving",
+            "--provider",
+            "openvino-bfloat16",
+            "--models",
+            str(ROOT / "models"),
+        ]
+        refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert refused.returncode == 3
+        assert "the processor has no bfloat16" in refused.stderr
+        return
+    with serving(python, ROOT / "models", "openvino-bfloat16") as (client, _):
+        assert client.get_model("mnist").provider == "openvino-bfloat16"
+        found = client.classify(DIGITS, model="mnist", members=True).classifications
+    with serving(Path(sys.executable), ROOT / "models", "cpu") as (cpu, _):
+        expected = cpu.classify(DIGITS, model="mnist", members=True).classifications
+    assert [one.label for one in found] == [one.label for one in expected]
+    assert found[0].members is not None
+    assert expected[0].members is not None
+    assert np.abs(found[0].members - expected[0].members).max() > 0
