@@ -79,12 +79,18 @@ def pixels_of(images: int, shape: Sequence[int], seed: int = 0) -> npt.NDArray[n
 
 
 def classify_request(
-    pixels: npt.NDArray[np.uint8], model: str, *, early_stop: bool = False, max_members: int = 0
+    pixels: npt.NDArray[np.uint8],
+    model: str,
+    version: int = 0,
+    *,
+    early_stop: bool = False,
+    max_members: int = 0,
 ) -> bytes:
-    """A serialized request for raw pixels."""
+    """A serialized request for raw pixels; version 0 is the latest."""
     raw = pb.RawImages(pixels=pixels.tobytes(), shape=pixels.shape, element_type=pb.ELEMENT_TYPE_UINT8)
-    request = pb.ClassifyRequest(raw=raw, model_name=model, early_stop=early_stop, max_members=max_members)
-    return request.SerializeToString()
+    return pb.ClassifyRequest(
+        raw=raw, model_name=model, model_version=version, early_stop=early_stop, max_members=max_members
+    ).SerializeToString()
 
 
 @contextmanager

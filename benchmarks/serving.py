@@ -32,10 +32,10 @@ class ServingSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.serving", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    models: Path = Path("models")
-    """Folder of bundles."""
-    bundle: str = "mnist/1"
-    """Name and version of the one that is asked."""
+    bundle: Path = Path("models/mnist/1")
+    """What the naive server and onnxruntime alone run."""
+    contenders: list[str] = ["cpu"]
+    """Our server, each on a provider, as PROVIDER or PROVIDER:BUNDLE, such as cpu:models/mnist/2."""
     loads: list[tuple[int, int]] = [(1, 1), (8, 1), (32, 1), (128, 1), (2, 8), (2, 32)]
     """Callers, and images in each call."""
     seconds: float = Field(3.0, gt=0)
@@ -54,14 +54,19 @@ class Way:
 
     name: str
     target: str
+    bundle: Path
     early_stop: bool = False
+
+    def request(self, images: int) -> bytes:
+        """A call of so many images."""
+        manifest = read_manifest(self.bundle)
+        pixels = pixels_of(images, manifest.input.shape)
+        return classify_request(pixels, manifest.name, manifest.version, early_stop=self.early_stop)
 
 
 def main() -> None:
     """Print a table for each load."""
     settings = ServingSettings(_cli_parse_args=True)
-    name, _ = settings.bundle.split("/")
-    shape = read_manifest(settings.models / settings.bundle).input.shape
     measured: dict[tuple[int, int], dict[str, list[Outcome]]] = {load: {} for load in settings.loads}
     limits: dict[int, list[float]] = {}
     with ExitStack() as stack:
@@ -70,12 +75,11 @@ def main() -> None:
         for _ in range(settings.rounds):
             for (many, images), outcomes in measured.items():
                 for way in ways:
-                    request = classify_request(pixels_of(images, shape), name, early_stop=way.early_stop)
-                    load = Load(way.target, request, images, many, settings.seconds)
+                    load = Load(way.target, way.request(images), images, many, settings.seconds)
                     outcomes.setdefault(way.name, []).append(drive(load, pool, settings.processes))
             for images in sorted({images for _, images in measured}):
                 cores = 1 if settings.servers_core is not None else available_cores()
-                limit = images_per_second(settings.models / settings.bundle, images, cores, settings.seconds)
+                limit = images_per_second(settings.bundle, images, cores, settings.seconds)
                 limits.setdefault(images, []).append(limit)
     for (many, images), outcomes in measured.items():
         _print(many, images, outcomes, limits[images])
@@ -83,22 +87,24 @@ def main() -> None:
 
 @contextmanager
 def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
-    ours = ["--models", str(settings.models), "--log-format", "json"]
     with ExitStack() as stack:
         everywhere = os.sched_getaffinity(0)
         if settings.servers_core is not None:  # what is started now inherits it
             os.sched_setaffinity(0, {settings.servers_core})
-        consort = stack.enter_context(run_server(*ours))
-        naive = stack.enter_context(
-            run_server("--bundle", str(settings.models / settings.bundle), module="benchmarks.naive")
-        )
+        naive = stack.enter_context(run_server("--bundle", str(settings.bundle), module="benchmarks.naive"))
+        ways = [Way("naive", naive.target, settings.bundle)]
+        for contender in settings.contenders:
+            provider, _, other = contender.partition(":")
+            bundle = Path(other) if other else settings.bundle
+            arguments = ["--models", str(bundle.parent.parent), "--provider", provider, "--log-format", "json"]
+            server = stack.enter_context(run_server(*arguments))
+            ways += [
+                Way(contender, server.target, bundle),
+                Way(f"{contender}, early stop", server.target, bundle, early_stop=True),
+            ]
         if settings.servers_core is not None:
             os.sched_setaffinity(0, everywhere - {settings.servers_core})
-        yield [
-            Way("naive", naive.target),
-            Way("consort", consort.target),
-            Way("consort, early stop", consort.target, early_stop=True),
-        ]
+        yield ways
 
 
 def _print(many: int, images: int, outcomes: dict[str, list[Outcome]], limits: list[float]) -> None:
