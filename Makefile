@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground speed constraints clean
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ $(DEVELOP): pyproject.toml constraints.txt
 $(TRITON): tests/serving/triton-client.txt | $(DEVELOP)
 	$(PYTHON) -m venv .venv/triton
 	.venv/triton/bin/pip install --quiet --requirement tests/serving/triton-client.txt
+	@touch $@
+
+# Other servers, which our own is measured beside.
+.venv/mlserver .venv/litserve: .venv/%: benchmarks/rivals/%.txt
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet --requirement $<
 	@touch $@
 
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
@@ -74,6 +80,9 @@ startup: $(DEVELOP) ## Measure how soon a server is ready and how much memory it
 
 ground: $(DEVELOP) ## Ask a running server for digits drawn on several grounds
 	$(BIN)/python -m benchmarks.ground
+
+rivals: $(DEVELOP) .venv/mlserver .venv/litserve ## Measure the server beside MLServer and LitServe
+	$(BIN)/python -m benchmarks.serving --rivals mlserver --rivals litserve
 
 speed: $(DEVELOP) ## Measure the server beside a naive one, under overload, and gRPC alone
 	$(BIN)/python -m benchmarks.serving

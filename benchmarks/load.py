@@ -6,12 +6,13 @@ are the same bytes each time and replies are not parsed, so that the callers tak
 
 from __future__ import annotations
 
+import http.client
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from protos.consort.v1 import classifier_pb2 as pb
 
 METHOD = "/consort.v1.Classifier/Classify"
+POST = "POST "
 WARM_UP_SECONDS = 0.5
 TIMEOUT_SECONDS = 30.0
 
@@ -33,11 +35,12 @@ class Load:
 
     Attributes:
         target: Host and port.
-        request: A serialized ClassifyRequest.
+        request: The serialized message.
         images: How many are in it.
         callers: How many wait for an answer at the same time, each on a connection of its own.
         seconds: How long, after a warm-up.
         rate: Calls a second in all, whether answered or not; None has each caller call again once it is answered.
+        method: Of gRPC; or, after "POST ", a path of HTTP, for callers that wait.
     """
 
     target: str
@@ -46,6 +49,7 @@ class Load:
     callers: int
     seconds: float
     rate: float | None = None
+    method: str = METHOD
 
 
 @dataclass
@@ -133,23 +137,45 @@ def _call_repeatedly(load: Load) -> Outcome:
 
 
 def _closed_loop(load: Load, begin: float, outcome: Outcome) -> None:
-    with _connect(load.target) as channel:
-        classify: Any = channel.unary_unary(METHOD)
+    with _asking(load) as ask:
         while (started := time.perf_counter()) < begin + load.seconds:
-            try:
-                classify(load.request, timeout=TIMEOUT_SECONDS)
-                code = "OK"
-            except grpc.RpcError as error:
-                code = error.code().name
+            code = ask()
             if started >= begin:
                 _note(outcome, load, code, time.perf_counter() - started)
+
+
+@contextmanager
+def _asking(load: Load) -> Iterator[Callable[[], str]]:
+    """A connection, as a function that calls once and gives the status: OK, or another of gRPC's or HTTP's."""
+    if load.method.startswith(POST):
+        connection = http.client.HTTPConnection(load.target, timeout=TIMEOUT_SECONDS)
+        with closing(connection):
+            yield partial(_post, connection, load)
+    else:
+        with _connect(load.target) as channel:
+            yield partial(_call, channel.unary_unary(load.method), load)
+
+
+def _call(method: Any, load: Load) -> str:
+    try:
+        method(load.request, timeout=TIMEOUT_SECONDS)
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
+def _post(connection: http.client.HTTPConnection, load: Load) -> str:
+    connection.request("POST", load.method.removeprefix(POST), load.request, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    return "OK" if response.status == http.HTTPStatus.OK else str(response.status)
 
 
 def _open_loop(load: Load, rate: float, begin: float, outcome: Outcome) -> None:
     """Calls are due at even intervals; a late one is sent at once, and its delay counts."""
     lock, all_back = threading.Lock(), threading.Semaphore(0)
     with _connect(load.target) as channel:
-        classify: Any = channel.unary_unary(METHOD)
+        classify: Any = channel.unary_unary(load.method)
 
         def note(call: Any, due: float) -> None:
             with lock:

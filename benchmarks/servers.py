@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+FREE_PORTS = ("--grpc-port", "0", "--metrics-port", "0")
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,18 @@ class Running:
 
 
 @contextmanager
-def run_server(*arguments: str, module: str = "serving") -> Iterator[Running]:
+def run_server(
+    *arguments: str,
+    module: str = "serving",
+    python: Path | str = sys.executable,
+    ports: Sequence[str] = FREE_PORTS,
+) -> Iterator[Running]:
     """Start `python -m module`, wait for its line of JSON that says "ready", and stop it afterwards.
 
     Raises:
         RuntimeError: It ended before it was ready; its own words come along.
     """
-    command = [sys.executable, "-m", module, "--grpc-port", "0", "--metrics-port", "0", *arguments]
+    command = [str(python), "-m", module, *ports, *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603  our own command
         assert process.stderr is not None  # noqa: S101  a pipe was asked for
         said: list[str] = []

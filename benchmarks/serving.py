@@ -10,8 +10,8 @@ import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.in_process import images_per_second
-from benchmarks.load import Load, Outcome, callers, classify_request, drive, pixels_of
-from benchmarks.servers import run_server
-from export.manifest import read_manifest
+from benchmarks.load import Load, Outcome, callers, drive
+from benchmarks.ways import RIVALS, Way, consort, naive
 from machine.cores import available_cores
 
 
@@ -36,6 +35,8 @@ class ServingSettings(BaseSettings):
     """What the naive server and onnxruntime alone run."""
     contenders: list[str] = ["cpu"]
     """Our server, each on a provider, as PROVIDER or PROVIDER:BUNDLE, such as cpu:models/mnist/2."""
+    rivals: list[Literal["mlserver", "litserve"]] = []
+    """Other servers to ask as well; `make rivals` installs them."""
     loads: list[tuple[int, int]] = [(1, 1), (8, 1), (32, 1), (128, 1), (2, 8), (2, 32)]
     """Callers, and images in each call."""
     seconds: float = Field(3.0, gt=0)
@@ -46,22 +47,6 @@ class ServingSettings(BaseSettings):
     """That the callers live in."""
     servers_core: int | None = None
     """Core that the servers are bound to, with callers on the others; by default all share all cores."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to have images classified: a server, and how it is asked."""
-
-    name: str
-    target: str
-    bundle: Path
-    early_stop: bool = False
-
-    def request(self, images: int) -> bytes:
-        """A call of so many images."""
-        manifest = read_manifest(self.bundle)
-        pixels = pixels_of(images, manifest.input.shape)
-        return classify_request(pixels, manifest.name, manifest.version, early_stop=self.early_stop)
 
 
 def main() -> None:
@@ -75,7 +60,7 @@ def main() -> None:
         for _ in range(settings.rounds):
             for (many, images), outcomes in measured.items():
                 for way in ways:
-                    load = Load(way.target, way.request(images), images, many, settings.seconds)
+                    load = Load(way.target, way.request(images), images, many, settings.seconds, method=way.method)
                     outcomes.setdefault(way.name, []).append(drive(load, pool, settings.processes))
             for images in sorted({images for _, images in measured}):
                 cores = 1 if settings.servers_core is not None else available_cores()
@@ -91,17 +76,10 @@ def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
         everywhere = os.sched_getaffinity(0)
         if settings.servers_core is not None:  # what is started now inherits it
             os.sched_setaffinity(0, {settings.servers_core})
-        naive = stack.enter_context(run_server("--bundle", str(settings.bundle), module="benchmarks.naive"))
-        ways = [Way("naive", naive.target, settings.bundle)]
+        ways = [stack.enter_context(naive(settings.bundle))]
+        ways += [stack.enter_context(RIVALS[name](settings.bundle)) for name in settings.rivals]
         for contender in settings.contenders:
-            provider, _, other = contender.partition(":")
-            bundle = Path(other) if other else settings.bundle
-            arguments = ["--models", str(bundle.parent.parent), "--provider", provider, "--log-format", "json"]
-            server = stack.enter_context(run_server(*arguments))
-            ways += [
-                Way(contender, server.target, bundle),
-                Way(f"{contender}, early stop", server.target, bundle, early_stop=True),
-            ]
+            ways += stack.enter_context(consort(contender, settings.bundle))
         if settings.servers_core is not None:
             os.sched_setaffinity(0, everywhere - {settings.servers_core})
         yield ways
