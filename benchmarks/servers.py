@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ def run_server(*arguments: str, module: str = "serving") -> Iterator[Running]:
         else:
             raise RuntimeError(f"{module} did not start: {''.join(said)}")
         ready = json.loads(said[-1])
+        # A pipe that nobody reads fills up, and the server would wait for it.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
         try:
             yield Running(process.pid, f"127.0.0.1:{ready['grpc_port']}", ready["metrics_port"])
         finally:
