@@ -30,9 +30,11 @@ def read_labels(folder: Path) -> Labels:
     Raises:
         BundleRefused: The file cannot be read, or is no JSON object of labels and versions.
     """
-    name = f"{folder.name}/{LABELS_FILE}"
+    name, file = f"{folder.name}/{LABELS_FILE}", folder / LABELS_FILE
+    if file.exists() and not file.is_file():
+        raise BundleRefused(f"{name} is not a regular file")
     try:
-        return _LABELS.validate_json((folder / LABELS_FILE).read_bytes())
+        return _LABELS.validate_json(file.read_bytes())
     except FileNotFoundError:
         return {}
     except OSError as error:

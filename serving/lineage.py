@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -152,4 +153,5 @@ class Lineage:
 
     def _refuse(self, version: int, of: object, error: StartupError) -> None:
         if not self._refusals.stands(self.name, version, of):
-            self._refusals.add(Refusal(self.name, version, of, error))
+            reason = " ".join(str(error).replace(f"{self._settings.models}{os.sep}", "").split())
+            self._refusals.add(Refusal(self.name, version, of, error, reason))

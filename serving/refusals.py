@@ -29,6 +29,7 @@ class Refusal:
         version: Of the bundle; 0 for the model's labels.
         of: What was refused: as long as it stays the same, it is not tried again.
         error: Why.
+        reason: Why, in one line that names nothing outside the models folder.
         time: When, in seconds since 1970.
     """
 
@@ -36,12 +37,8 @@ class Refusal:
     version: int
     of: object
     error: StartupError
+    reason: str
     time: float = field(default_factory=time.time)
-
-    @property
-    def reason(self) -> str:
-        """Why, in one line."""
-        return " ".join(str(self.error).split())
 
 
 class Refusals:

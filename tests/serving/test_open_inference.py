@@ -372,9 +372,7 @@ class TestRefusals:
             may_end.set()
             assert len(first.result().outputs) == 2
 
-    @pytest.mark.parametrize(
-        "method", ["RepositoryIndex", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"]
-    )
+    @pytest.mark.parametrize("method", ["SystemSharedMemoryStatus", "TraceSetting", "LogSettings"])
     def test_what_is_left_out_is_unimplemented(self, client: Client, method: str) -> None:
         with grpc.insecure_channel(client.target) as channel:
             call: Any = channel.unary_unary(f"/{OPEN_INFERENCE_SERVICE}/{method}")
