@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class Running:
     pid: int
     target: str
     metrics_port: int
+
+    def resident_mb(self) -> float:
+        """Memory that the process holds now, in megabytes."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None  # noqa: S101  Linux reports it of every process
+        return int(found[1]) / 1e3
 
 
 @contextmanager

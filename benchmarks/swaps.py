@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,8 +136,18 @@ def write_version(bundle: Path, models: Path, version: int) -> Path:
     return unfinished.rename(models / "swapped" / str(version))
 
 
-def swap_under_load(target: str, bundle: Path, models: Path, count: int, callers: int) -> Tally:
+def swap_under_load(
+    target: str, bundle: Path, models: Path, count: int, callers: int, swapped: Callable[[], None] = lambda: None
+) -> Tally:
     """Bring in `count` versions after version 1, which is live, one after the other under load.
+
+    Args:
+        target: Host and port of the server.
+        bundle: The bundle whose copies are served.
+        models: The folder that the server watches.
+        count: How many swaps.
+        callers: How many wait for an answer at the same time.
+        swapped: Called after each swap.
 
     Raises:
         TimeoutError: A version did not become live.
@@ -153,6 +163,7 @@ def swap_under_load(target: str, bundle: Path, models: Path, count: int, callers
             lives[version - 1] = Life(last.begins, time.perf_counter(), last.probabilities)
             lives[version] = Life(begins, NEVER, _expected(folder, pixels))
             shutil.rmtree(models / "swapped" / str(version - 1))
+            swapped()
     return tally(replies, lives)
 
 
@@ -213,11 +224,21 @@ def main() -> None:
         arguments = ("--models", folder, "--watch-seconds", str(WATCH_SECONDS), "--log-format", "json")
         with run_server(*arguments) as server:
             started = time.perf_counter()
-            found = swap_under_load(server.target, settings.bundle, models, settings.count, settings.callers)
+            megabytes: list[float] = []
+            found = swap_under_load(
+                server.target,
+                settings.bundle,
+                models,
+                settings.count,
+                settings.callers,
+                lambda: megabytes.append(server.resident_mb()),
+            )
             seconds = time.perf_counter() - started
     rate = found.calls / seconds
     print(f"{settings.count} swaps in {seconds:.0f} s, {settings.callers} callers, {rate:,.0f} calls/s")
     print(found)
+    early = settings.count // 10
+    print(f"resident: {megabytes[early]:.0f} MB after {early + 1} swaps, {megabytes[-1]:.0f} MB after all")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = add("label", label, "Give a label to a version, or take it away, in the models folder.")
     command.add_argument("name", help="of the model")
     command.add_argument("label", help="stable answers calls that name no version, canary a share of them")
-    command.add_argument("version", help="which is to have the label, or none to take it away", type=_version)
+    command.add_argument(
+        "version", help="which is to have the label, or none to take it away", type=version_or_none
+    )
     command.add_argument("--models", type=Path, default=Path("models"), help="models folder (%(default)s)")
     return parser
 
@@ -135,7 +137,8 @@ def label(options: argparse.Namespace) -> None:
     _print_table(("label", "version"), ((name, str(version)) for name, version in sorted(labels.items())))
 
 
-def _version(text: str) -> int | None:
+def version_or_none(text: str) -> int | None:
+    """A version, or None for `none`."""
     return None if text == "none" else int(text)
 
 

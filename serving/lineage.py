@@ -58,9 +58,9 @@ class Lineage:
         self._refusals.lift_all(self.name, but={LABELS, *bundles, *self._pinned()})
         asked, unreadable = self._read_labels(contents.labels.get(self.name))
         wanted = self._load_wanted(bundles, asked)
+        self._refuse_missing(bundles)
         if not wanted:
             return
-        self._refuse_missing(bundles)
         self._labels, unserved = self._hold_labels(asked, wanted, bundles)
         self._judge_labels(unreadable or unserved)
         kept = {*wanted, *self._labels.values()}

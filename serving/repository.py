@@ -58,12 +58,13 @@ class Contents:
     labels: Mapping[str, File] = field(default_factory=dict)
 
 
-def scan(models: Path, before: Contents | None = None) -> Contents:
+def scan(models: Path, before: Contents | None = None, finished: str = "") -> Contents:
     """Look at a models folder; what is hidden in it is passed over.
 
     Args:
         models: The folder.
         before: What was in it at the last look; without it, all bundles count as settled.
+        finished: Name of a model whose bundles count as settled, because somebody says so.
 
     Raises:
         BundleRefused: The folder is not there, or cannot be read.
@@ -86,7 +87,7 @@ def scan(models: Path, before: Contents | None = None) -> Contents:
     bundles: dict[str, dict[int, Bundle]] = {}
     for (name, number), found in sorted(files.items()):
         bundle = Bundle(name, number, models / name / str(number), frozenset(found))
-        is_settled = before is None or _holds(before, bundle)
+        is_settled = before is None or name == finished or _holds(before, bundle)
         bundles.setdefault(name, {})[number] = Bundle(name, number, bundle.folder, bundle.files, is_settled)
     return Contents(bundles, labels)
 

@@ -98,11 +98,14 @@ class Rollout:
 
         Raises:
             UnknownModel: The folder has no such model.
-            LoadRefused: A bundle was refused; what was live still is.
+            LoadRefused: A bundle was refused, or the folder cannot be read; what was live still is.
             Overloaded: Other changes wait already.
         """
         with self._change_by_call():
-            contents = scan(self._settings.models)
+            try:
+                contents = scan(self._settings.models, self.contents, finished=name)
+            except BundleRefused as error:
+                raise LoadRefused("the models folder cannot be read; nothing was changed") from error
             if name not in contents.bundles:
                 raise UnknownModel(f"the models folder has no model {name!r}")
             self._unloaded.discard(name)

@@ -149,6 +149,18 @@ class TestControl:
         listed = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=10).models
         assert [(one.name, one.version, one.state, one.reason) for one in listed] == [("stub", "1", "READY", "")]
 
+    def test_a_folder_that_is_away_changes_nothing(self, tmp_path: Path, start_server: StartServer) -> None:
+        models = tmp_path / "models"
+        write_bundle(models)
+        with grpc.insecure_channel(target(start_server(models, model_control=True, watch_seconds=0))) as channel:
+            stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            models.rename(tmp_path / "away")
+            assert refused(stub.RepositoryModelLoad, pb.RepositoryModelLoadRequest(model_name="stub")) == (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "the models folder cannot be read; nothing was changed",
+            )
+            assert stub.ModelReady(pb.ModelReadyRequest(name="stub"), timeout=10).ready
+
     def test_what_cannot_be_honoured_is_refused(self, channel: grpc.Channel) -> None:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         invalid = grpc.StatusCode.INVALID_ARGUMENT
