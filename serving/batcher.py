@@ -99,6 +99,7 @@ class Batcher:
     def leave(self) -> None:
         """Give up an idle queue to which nobody will submit any more; the threads forget it."""
         self._threads.leave(self)
+        del self._members  # which holds this queue in turn: without the circle, memory is given back at once
 
     def close(self) -> None:
         """Refuse new calls, and wait until those that came are answered."""
