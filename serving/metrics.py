@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter as Tally
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -108,16 +109,10 @@ class Metrics:
                 return
             del self._in_use[model]
             labels = {"model": manifest.name, "version": str(manifest.version)}
-            for metric in (
-                self.stage_seconds,
-                self.member_seconds,
-                self.batch_images,
-                self.predictions,
-                self.agreement,
-                self.last_answer,
-                self.model_info,
-            ):
-                metric.remove_by_labels(labels)
+            for metric in vars(self).values():
+                if isinstance(metric, Counter | Gauge | Histogram):
+                    with suppress(ValueError):  # it is not of models
+                        metric.remove_by_labels(labels)
             self.rollout.forget(**labels)
 
 
