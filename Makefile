@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ accuracy: $(DEVELOP) ## Send the MNIST test images through gRPC; compare with th
 
 startup: $(DEVELOP) ## Measure how soon a server is ready and how much memory it holds
 	$(BIN)/python -m benchmarks.startup
+
+swaps: $(DEVELOP) ## Swap a model 200 times under full load; give a server 5000 damaged bundles
+	$(BIN)/python -m benchmarks.swaps
+	$(BIN)/python -m benchmarks.fuzz_bundles
 
 ground: $(DEVELOP) ## Ask a running server for digits drawn on several grounds
 	$(BIN)/python -m benchmarks.ground

@@ -7,7 +7,6 @@ once; and at half the peak again, to see that nothing is left behind.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +47,12 @@ def main() -> None:
             return drive(Load(server.target, request, 1, many, seconds, rate), pool, 1)
 
         peak = ask(32, 10).images_per_second()
-        print(f"peak, 32 callers: {peak:,.0f} images/s, {_resident_mb(server.pid):.0f} MB resident")
+        print(f"peak, 32 callers: {peak:,.0f} images/s, {server.resident_mb():.0f} MB resident")
         _report("half the peak", ask(1, 10, peak / 2), peak)
         _report(
             f"{settings.times_peak:g} times the peak", ask(1, settings.seconds, peak * settings.times_peak), peak
         )
-        print(f"{_resident_mb(server.pid):.0f} MB resident")
+        print(f"{server.resident_mb():.0f} MB resident")
         _report("the second after", ask(1, 1, peak / 2), peak)
 
 
@@ -63,12 +62,6 @@ def _report(name: str, outcome: Outcome, peak: float) -> None:
     for code, seconds in outcome.refused_seconds.items():
         late = np.percentile(seconds, [50, 99]) * 1e3
         print(f"  {code}: {len(seconds):,} calls, after p50 {late[0]:.1f} ms, p99 {late[1]:.1f} ms")
-
-
-def _resident_mb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None  # noqa: S101  Linux reports it of every process
-    return int(found[1]) / 1e3
 
 
 if __name__ == "__main__":

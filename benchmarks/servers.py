@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 FREE_PORTS = ("--grpc-port", "0", "--metrics-port", "0")
 
@@ -20,6 +23,12 @@ class Running:
     pid: int
     target: str
     metrics_port: int
+
+    def resident_mb(self) -> float:
+        """Memory that the process holds now, in megabytes."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None  # noqa: S101  Linux reports it of every process
+        return int(found[1]) / 1e3
 
 
 @contextmanager
@@ -45,7 +54,16 @@ def run_server(
         else:
             raise RuntimeError(f"{module} did not start: {''.join(said)}")
         ready = json.loads(said[-1])
+        reader = threading.Thread(target=_read_on, args=(process.stderr,))
+        reader.start()
         try:
             yield Running(process.pid, f"127.0.0.1:{ready['grpc_port']}", ready["metrics_port"])
         finally:
             process.terminate()
+            reader.join()
+
+
+def _read_on(log: IO[str]) -> None:
+    """A pipe that nobody reads fills up, and then holds up whoever writes into it."""
+    for _ in log:
+        pass

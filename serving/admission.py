@@ -26,6 +26,7 @@ class Admission:
     def __init__(self, max_concurrent_calls: int) -> None:
         self._limit = max_concurrent_calls
         self._free = threading.Semaphore(max_concurrent_calls)
+        self._calls: set[AdmittedCall] = set()
 
     @contextmanager
     def admit(self, context: grpc.ServicerContext) -> Iterator[AdmittedCall]:
@@ -38,10 +39,17 @@ class Admission:
             raise Overloaded(
                 f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
             )
+        call = AdmittedCall(context)
+        self._calls.add(call)  # adding, discarding and copying are one step each: no lock
         try:
-            yield AdmittedCall(context)
+            yield call
         finally:
+            self._calls.discard(call)
             self._free.release()
+
+    def in_progress(self) -> set[AdmittedCall]:
+        """The calls that have their place now. A call has it before it finds its model."""
+        return self._calls.copy()
 
 
 class AdmittedCall:
@@ -69,9 +77,12 @@ class AdmittedCall:
         if not self._context.add_callback(drop):
             drop()  # the caller had gone already
         try:
-            return model.batcher.wait(future)
+            answer = model.batcher.wait(future)
         except CancelledError as error:
             raise CallerGone("nobody waits for the answer any more") from error
+        if model.shadow is not None:
+            model.shadow.offer(pixels, effort, answer.verdict)
+        return answer
 
     def measure(self, model: Model, answer: Answer) -> Timing:
         """Count what was answered and where the time went, now that the reply is ready."""

@@ -90,6 +90,17 @@ class Batcher:
         self._threads.lend(answer.done)
         return answer.result()
 
+    def is_idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        with self._changed:
+            self._drop_the_gone()
+            return not self._waiting and not self._running
+
+    def leave(self) -> None:
+        """Give up an idle queue to which nobody will submit any more; the threads forget it."""
+        self._threads.leave(self)
+        del self._members  # which holds this queue in turn: without the circle, memory is given back at once
+
     def close(self) -> None:
         """Refuse new calls, and wait until those that came are answered."""
         with self._changed:

@@ -19,6 +19,7 @@ from serving.ensemble import Pixels
 from serving.errors import CallerGone, InvalidRequest
 from serving.metrics import Timing
 from serving.models import Model
+from serving.refusals import Refusal
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
 
@@ -165,16 +166,27 @@ def encode_timing(timing: Timing) -> pb.Timing:
     return pb.Timing(**asdict(timing))
 
 
-def encode_summary(manifest: Manifest, latest: bool) -> pb.ModelSummary:
+def encode_summary(manifest: Manifest, latest: bool, labels: list[str]) -> pb.ModelSummary:
     """Name and version."""
-    return pb.ModelSummary(name=manifest.name, version=manifest.version, latest=latest)
+    return pb.ModelSummary(name=manifest.name, version=manifest.version, latest=latest, labels=labels)
 
 
-def encode_model(model: Model, latest: bool) -> pb.GetModelResponse:
+def encode_refusal(refusal: Refusal, stands: bool) -> pb.Refusal:
+    """What callers may know of a refusal."""
+    return pb.Refusal(
+        model_name=refusal.name,
+        version=refusal.version,
+        reason=refusal.reason,
+        refused_at=refusal.time,
+        stands=stands,
+    )
+
+
+def encode_model(model: Model, summary: pb.ModelSummary, refusals: list[Refusal]) -> pb.GetModelResponse:
     """All that clients may know of a model."""
     manifest = model.manifest
     return pb.GetModelResponse(
-        model=encode_summary(manifest, latest),
+        model=summary,
         class_labels=manifest.class_labels,
         channels=manifest.input.channels,
         height=manifest.input.height,
@@ -193,6 +205,7 @@ def encode_model(model: Model, latest: bool) -> pb.GetModelResponse:
         held_out=_encode_figures(manifest.held_out),
         test=_encode_figures(manifest.test),
         provider=model.provider,
+        refusals=[encode_refusal(refusal, stands=True) for refusal in refusals],
     )
 
 

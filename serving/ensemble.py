@@ -15,6 +15,7 @@ import structlog
 
 from export.manifest import (
     INPUT_NAME,
+    MANIFEST_FILE,
     OUTPUT_NAME,
     Manifest,
     ManifestError,
@@ -147,6 +148,9 @@ def _infer(session: onnxruntime.InferenceSession, pixels: Pixels) -> Floats:
 
 
 def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise BundleRefused(f"{path} is not a regular file")
     try:
         return read_manifest(folder)
     except ManifestError as error:

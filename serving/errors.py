@@ -3,12 +3,14 @@
 ServingError
 ├── StartupError           the server does not start; exit code 3
 │   ├── SettingsError      a setting is unknown, or its value is not usable
-│   ├── BundleRefused      a bundle fails one of its proofs
+│   ├── BundleRefused      a bundle, or a model's labels, fails one of the proofs
 │   ├── ProviderInactive   the execution provider asked for does not run
 │   └── PortTaken          a port cannot be listened on
 └── RequestError           one call fails; the server goes on
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
-    ├── UnknownModel       no such model or version is served
+    ├── UnknownModel       no such model, version or label is served
+    ├── ControlOff         models are not controlled by call here
+    ├── LoadRefused        the model was not loaded as asked for, because a bundle was refused
     ├── Overloaded         more calls or images wait than the settings allow
     ├── ShuttingDown       the server is stopping and takes no more
     └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
@@ -31,7 +33,7 @@ class SettingsError(StartupError):
 
 
 class BundleRefused(StartupError):
-    """A bundle fails one of its proofs."""
+    """A bundle, or a model's labels, fails one of the proofs. While the server runs, what is live stays live."""
 
 
 class ProviderInactive(StartupError):
@@ -51,7 +53,15 @@ class InvalidRequest(RequestError):
 
 
 class UnknownModel(RequestError):
-    """No such model or version is served."""
+    """No such model, version or label is served."""
+
+
+class ControlOff(RequestError):
+    """Models are not controlled by call here."""
+
+
+class LoadRefused(RequestError):
+    """The model was not loaded as asked for, because a bundle was refused."""
 
 
 class Overloaded(RequestError):

@@ -3,6 +3,9 @@
 What has begun comes first, so that the members of one batch spread over idle cores and no batch is left half done.
 After that, the queue whose first call has waited longest starts its next batch. Nothing waits for a batch to end:
 while its last member runs on one core, another core starts the next batch.
+
+What nobody waits for, such as a candidate's answers, is offered: it runs where a core is free and no call wants
+it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ class InferenceThreads:
         self.changed = threading.Condition()
         """Guards the tasks and all queues; notified when either changes."""
         self._begun: deque[Task] = deque()
+        self._offered: deque[Task] = deque()
         self._queues: list[Queue] = []
         self._closing = False
         self._threads = [
@@ -59,6 +63,26 @@ class InferenceThreads:
         with self.changed:
             self._begun.extend(tasks)
             self.changed.notify(min(len(tasks), self._free_cores))
+
+    def leave(self, queue: Queue) -> None:
+        """Take no more work from a queue, which is empty and stays so."""
+        with self.changed:
+            self._queues.remove(queue)
+
+    def offer(self, task: Task) -> bool:
+        """Have a task run that nobody waits for; not taken where calls, or earlier offers, want all cores."""
+        with self.changed:
+            if self._closing or len(self._offered) >= self._free_cores or self._has_calls():
+                return False
+            self._offered.append(task)
+            self.changed.notify()
+            return True
+
+    def resume(self, task: Task) -> None:
+        """Have the next part of an offered task run, before other offers and after all calls."""
+        with self.changed:
+            self._offered.appendleft(task)
+            self.changed.notify()
 
     def lend(self, is_done: Callable[[], bool]) -> None:
         """Work on this thread until `is_done`, or until no core is free or nothing can start."""
@@ -79,7 +103,7 @@ class InferenceThreads:
     def _work(self) -> None:
         with self.changed:
             while not (self._closing and not self._has_work()):
-                if (task := self._take()) is not None:
+                if (task := self._take() or self._take_offered()) is not None:
                     self._run(task)
                 else:
                     self.changed.wait(self._seconds_to_wait())
@@ -105,12 +129,19 @@ class InferenceThreads:
             return None
         return queue.take()
 
+    def _take_offered(self) -> Task | None:
+        """What was offered, if a core is free. Threads that wait for an answer never take it."""
+        return self._offered.popleft() if self._offered and self._free_cores else None
+
     def _next_queue(self) -> tuple[float, Queue | None]:
         """The queue whose next batch may start first, and when; infinity and None while nothing waits."""
         ready = ((at, queue) for queue in self._queues if (at := queue.ready_at()) is not None)
         return min(ready, key=itemgetter(0), default=(math.inf, None))
 
     def _has_work(self) -> bool:
+        return bool(self._offered) or self._has_calls()
+
+    def _has_calls(self) -> bool:
         return bool(self._begun) or self._next_queue()[1] is not None
 
     def _seconds_to_wait(self) -> float | None:

@@ -11,12 +11,23 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 import structlog
 
-from serving.errors import CallerGone, InvalidRequest, Overloaded, RequestError, ShuttingDown, UnknownModel
+from serving.errors import (
+    CallerGone,
+    ControlOff,
+    InvalidRequest,
+    LoadRefused,
+    Overloaded,
+    RequestError,
+    ShuttingDown,
+    UnknownModel,
+)
 from serving.metrics import Metrics
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
+    ControlOff: grpc.StatusCode.PERMISSION_DENIED,
+    LoadRefused: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ShuttingDown: grpc.StatusCode.UNAVAILABLE,
     CallerGone: grpc.StatusCode.CANCELLED,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter as Tally
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
 from export.manifest import Manifest
+from serving.rollout_metrics import RolloutMetrics
 from serving.verdict import Verdict
 
 SECONDS = (
@@ -87,9 +90,30 @@ class Metrics:
             "consort_model_info", "1 for each model that is served.", (*MODEL, "members", "provider")
         )
 
+        self.rollout = RolloutMetrics(self.registry)
+        self._lock = threading.Lock()
+        self._in_use: Tally[tuple[str, int]] = Tally()
+
     def of_model(self, manifest: Manifest, provider: str) -> ModelMetrics:
-        """The metrics of one version of one model, with their labels filled in."""
-        return ModelMetrics(self, manifest, provider)
+        """The metrics of one version of one model, with their labels filled in, until it is forgotten."""
+        with self._lock:
+            self._in_use[manifest.name, manifest.version] += 1
+            return ModelMetrics(self, manifest, provider)
+
+    def forget(self, manifest: Manifest) -> None:
+        """Drop the series of a version that was unloaded, unless it has been loaded again meanwhile."""
+        model = (manifest.name, manifest.version)
+        with self._lock:
+            self._in_use[model] -= 1
+            if self._in_use[model]:
+                return
+            del self._in_use[model]
+            labels = {"model": manifest.name, "version": str(manifest.version)}
+            for metric in vars(self).values():
+                if isinstance(metric, Counter | Gauge | Histogram):
+                    with suppress(ValueError):  # it is not of models
+                        metric.remove_by_labels(labels)
+            self.rollout.forget(**labels)
 
 
 class ModelMetrics:
@@ -104,6 +128,7 @@ class ModelMetrics:
         self.predictions = [metrics.predictions.labels(*model, label) for label in manifest.class_labels]
         self.last_answer = metrics.last_answer.labels(*model)
         self._agreement = metrics.agreement.labels(*model)
+        metrics.model_info.remove_by_labels(dict(zip(MODEL, model, strict=True)))  # loaded again, maybe elsewhere
         metrics.model_info.labels(*model, str(len(manifest.members)), provider).set(1)
 
     def time(self, timing: Timing) -> None:

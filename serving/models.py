@@ -1,26 +1,30 @@
-"""The models that are served, by name and version."""
+"""One version of one model, loaded and proved: its ensemble, the queue in front of it, and what is counted."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from export.manifest import MANIFEST_FILE, Manifest
+import structlog
+
+from export.manifest import Manifest
 from serving.batcher import Batcher
 from serving.ensemble import Ensemble, Pixels, load_ensemble
-from serving.errors import BundleRefused, SettingsError, UnknownModel
+from serving.errors import BundleRefused
 from serving.inference import InferenceThreads
 from serving.metrics import Metrics
+from serving.repository import Bundle
 from serving.settings import ServerSettings
+from serving.shadow import Shadow
 from serving.verdict import Counts, Floats, Verdict, judge
 
-VERSION = re.compile(r"[1-9]\d*")
+log = structlog.get_logger()
 
 
 class Model:
-    """One version of one model: its ensemble, the queue in front of it, and what is counted about both."""
+    """One version of one model: its ensemble, the queue in front of it, and what is counted about both.
+
+    A call keeps the one that it found until it is answered, whatever is loaded or unloaded meanwhile.
+    """
 
     def __init__(
         self, ensemble: Ensemble, threads: InferenceThreads, metrics: Metrics, settings: ServerSettings
@@ -28,6 +32,8 @@ class Model:
         self.manifest: Manifest = ensemble.manifest
         self.provider = ensemble.provider
         self.metrics = metrics.of_model(ensemble.manifest, ensemble.provider)
+        self.shadow: Shadow | None = None
+        """Where a candidate is run on a sample of the calls."""
         self._ensemble = ensemble
         self.batcher = Batcher(
             self,
@@ -53,88 +59,46 @@ class Model:
         self.metrics.batch_images.observe(images)
 
 
-class Models:
-    """All models that are served."""
+class Loader:
+    """Makes models of bundles."""
 
-    def __init__(self, models: Iterable[Model], default_model: str | None) -> None:
-        """Index models by name and version.
+    def __init__(self, settings: ServerSettings, threads: InferenceThreads, metrics: Metrics) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._metrics = metrics
 
-        Raises:
-            SettingsError: The default model is not among them.
-        """
-        self._versions: dict[str, dict[int, Model]] = {}
-        for model in models:
-            self._versions.setdefault(model.manifest.name, {})[model.manifest.version] = model
-        if default_model is not None and default_model not in self._versions:
-            raise SettingsError(f"default_model {default_model!r} is not served; there are {self._names()}")
-        self._default = default_model or (next(iter(self._versions)) if len(self._versions) == 1 else None)
-
-    def __iter__(self) -> Iterator[Model]:
-        """By name, then by version."""
-        for _, versions in sorted(self._versions.items()):
-            yield from (model for _, model in sorted(versions.items()))
-
-    def find(self, name: str, version: int) -> Model:
-        """The model that a request means.
-
-        Args:
-            name: Empty for the default model.
-            version: 0 for the latest.
+    def load(self, bundle: Bundle, beside: Model | None) -> Model:
+        """Load and prove a bundle; beside a version that is live, warm it up as well.
 
         Raises:
-            UnknownModel: It is not served.
+            BundleRefused: A proof fails, or the bundle takes other images than the version that is live.
+            ProviderInactive: The provider does not run a member.
         """
-        chosen = name or self._default
-        if chosen is None:
-            raise UnknownModel(f"the request names no model and the server has several: {self._names()}")
-        if chosen not in self._versions:
-            raise UnknownModel(f"no model {chosen!r} is served; there are {self._names()}")
-        versions = self._versions[chosen]
-        if version and version not in versions:
-            served = ", ".join(map(str, sorted(versions)))
-            raise UnknownModel(f"model {chosen!r} has no version {version}; served are {served}")
-        return versions[version or max(versions)]
-
-    def is_latest(self, model: Model) -> bool:
-        """Whether a request that names no version gets this one."""
-        return model is self.find(model.manifest.name, 0)
-
-    def close(self) -> None:
-        """Answer what waits and stop."""
-        for model in self:
-            model.batcher.close()
-
-    def _names(self) -> str:
-        return ", ".join(sorted(self._versions))
+        started = time.perf_counter()
+        ensemble = load_ensemble(bundle.folder, self._settings.provider)
+        if beside is not None:
+            _check_same_input(ensemble.manifest, beside.manifest)
+            ensemble.time_batch()
+        model = Model(ensemble, self._threads, self._metrics, self._settings)
+        self._metrics.rollout.loads.labels(bundle.name).inc()
+        log.info(
+            "model loaded",
+            name=bundle.name,
+            version=bundle.version,
+            provider=model.provider,
+            members=len(model.manifest.members),
+            classes=len(model.manifest.class_labels),
+            test_accuracy=model.manifest.test.accuracy,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        return model
 
 
-def load_models(settings: ServerSettings, threads: InferenceThreads, metrics: Metrics) -> Models:
-    """Load and prove every bundle in the models folder.
-
-    Raises:
-        BundleRefused: There is no bundle, or one fails a proof.
-        ProviderInactive: The provider does not run a member.
-        SettingsError: The default model is not there.
-    """
-    folders = find_bundles(settings.models)
-    ensembles = [load_ensemble(folder, settings.provider) for folder in folders]
-    models = [Model(ensemble, threads, metrics, settings) for ensemble in ensembles]
-    return Models(models, settings.default_model)
-
-
-def find_bundles(models: Path) -> list[Path]:
-    """The folders `<name>/<version>` below the models folder, in order; hidden ones are passed over.
-
-    Raises:
-        BundleRefused: There is none.
-    """
-    if not models.is_dir():
-        raise BundleRefused(f"models folder {models} is not there")
-    try:
-        names = [folder for folder in models.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
-        versions = [folder for name in names for folder in name.iterdir() if VERSION.fullmatch(folder.name)]
-    except OSError as error:
-        raise BundleRefused(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not versions:
-        raise BundleRefused(f"models folder {models} holds no bundle <name>/<version>/{MANIFEST_FILE}")
-    return sorted(versions, key=lambda folder: (folder.parent.name, int(folder.name)))
+def _check_same_input(new: Manifest, live: Manifest) -> None:
+    """Callers who name no version must not find their images refused from one call to the next."""
+    if new.input != live.input:
+        found, expected = ("x".join(map(str, one.input.shape)) for one in (new, live))
+        raise BundleRefused(
+            f"{new.name}/{new.version} takes images of {found}, version {live.version} that is served takes "
+            f"{expected}; give it a name of its own, or unload the model first"
+        )

@@ -14,21 +14,25 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from machine.cores import available_cores
-from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
+from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc, model_control_pb2, model_control_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.admission import Admission
+from serving.control import ModelControl, ModelControlServicer
 from serving.errors import PortTaken
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
-from serving.models import Models, load_models
+from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
+from serving.rollout import Rollout
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
+from serving.watcher import Watcher
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+MODEL_CONTROL_SERVICE = model_control_pb2.DESCRIPTOR.services_by_name["ModelControl"].full_name
 
 FLUSH_SECONDS = 0.5
 """How long those who watch the health have to hear that it is over, before their streams are ended."""
@@ -61,13 +65,16 @@ class Server:
         threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
-        self._models = load_models(settings, self._inference_threads, self._metrics)
+        self._admission = Admission(settings.max_concurrent_calls)
+        self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
+        self._rollout.start()
+        self._watcher = Watcher(self._rollout, self._metrics, settings.watch_seconds)
         self._health = health.HealthServicer()
         self._interceptor = CallInterceptor(self._metrics)
         self._grpc = self._build_grpc()
         self._open_ports()
         self._report_serving()
-        _log_models(self._models)
+        self._watcher.start()
         log.info(
             "ready",
             grpc_port=self.grpc_port,
@@ -88,6 +95,7 @@ class Server:
         """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
         log.info("draining", grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
+        self._watcher.stop()
         stopped = self._grpc.stop(self.settings.grace_seconds)
         if not stopped.wait(FLUSH_SECONDS):
             self._interceptor.cancel_streams()
@@ -95,7 +103,8 @@ class Server:
 
     def stop(self) -> None:
         """Release threads and ports."""
-        self._models.close()
+        self._watcher.join()
+        self._rollout.close()
         self._inference_threads.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
@@ -112,16 +121,18 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        admission = Admission(settings.max_concurrent_calls)
+        models, control = self._rollout.models, ModelControl(self._rollout, settings)
         classifier_pb2_grpc.add_ClassifierServicer_to_server(
-            ClassifierServicer(self._models, admission, settings), server
+            ClassifierServicer(models, self._rollout.refusals, self._admission, settings), server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInferenceServicer(self._models, admission, settings), server
+            OpenInferenceServicer(models, control, self._admission, settings), server
         )
+        model_control_pb2_grpc.add_ModelControlServicer_to_server(ModelControlServicer(control), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
-            services = (SERVICE, OPEN_INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            ours = (SERVICE, OPEN_INFERENCE_SERVICE, MODEL_CONTROL_SERVICE)
+            services = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(services, server)
         return server
 
@@ -147,20 +158,7 @@ class Server:
     def _report_serving(self) -> None:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-
-def _log_models(models: Models) -> None:
-    for model in models:
-        manifest = model.manifest
-        log.info(
-            "model loaded",
-            name=manifest.name,
-            version=manifest.version,
-            provider=model.provider,
-            members=len(manifest.members),
-            classes=len(manifest.class_labels),
-            test_accuracy=manifest.test.accuracy,
-        )
+        self._rollout.report_to(ModelHealth(self._health).report)
 
 
 def _port_of(server: WSGIServer) -> int:

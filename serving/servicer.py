@@ -8,22 +8,25 @@ from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.admission import Admission
 from serving.codec import decode_effort, decode_images, encode_answer, encode_model, encode_summary, encode_timing
-from serving.models import Models
+from serving.models import Model
+from serving.refusals import Refusals
+from serving.routing import Models
 from serving.settings import ServerSettings
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
     """Answers calls from the models that are loaded. Errors become statuses in the interceptor."""
 
-    def __init__(self, models: Models, admission: Admission, settings: ServerSettings) -> None:
+    def __init__(self, models: Models, refusals: Refusals, admission: Admission, settings: ServerSettings) -> None:
         self._models = models
+        self._refusals = refusals
         self._admission = admission
         self._settings = settings
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
-            model = self._models.find(request.model_name, request.model_version)
+            model = self._models.find(request.model_name, request.model_version, request.model_label)
             pixels = decode_images(request, model.manifest.input, self._settings, context.is_active)
             effort = decode_effort(request.max_members, request.early_stop, model.manifest)
             answer = call.ask(model, pixels, effort)
@@ -33,11 +36,12 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
 
     def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
         """Name all models that are loaded."""
-        return pb.ListModelsResponse(
-            models=[encode_summary(model.manifest, self._models.is_latest(model)) for model in self._models]
-        )
+        return pb.ListModelsResponse(models=map(self._summarize, self._models))
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         """Describe one model."""
-        model = self._models.find(request.name, request.version)
-        return encode_model(model, self._models.is_latest(model))
+        model = self._models.find(request.name, request.version, request.label)
+        return encode_model(model, self._summarize(model), self._refusals.standing(model.manifest.name))
+
+    def _summarize(self, model: Model) -> pb.ModelSummary:
+        return encode_summary(model.manifest, self._models.is_default(model), self._models.labels_of(model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -37,9 +37,26 @@ class ServerSettings(BaseSettings):
     )
 
     models: Path = Path("models")
-    """Folder of bundles, <name>/<version>/ each; all of them are served."""
+    """Folder of bundles, <name>/<version>/ each."""
+    watch_seconds: float = Field(5.0, ge=0, le=86_400, allow_inf_nan=False)
+    """How often the folder is looked at for versions and labels that came or went; 0 for never."""
+    latest_versions: int = Field(1, ge=1)
+    """How many versions of each model are served: the highest so many, and those that a label names."""
+    pinned_versions: dict[str, tuple[Annotated[int, Field(ge=1, le=2**31 - 1)], ...]] = Field(default_factory=dict)
+    """Versions to serve of models named here, whatever else is in the folder: {"mnist": [1, 3]}."""
+    canary_share: float = Field(0.0, ge=0, le=1)
+    """Share of the calls that name neither version nor label which the version labelled canary answers."""
+    shadow_share: float = Field(0.0, ge=0, le=1)
+    """Share of the calls to a model's default version which the version labelled canary is run on as well, where
+    cores are free, to count how far both agree."""
+    strict_start: bool = True
+    """Whether one bundle that is refused stops the start; if not, the server starts with those that are good."""
+    unload_removed: bool = False
+    """Whether a model is unloaded when its last version is removed from the folder; if not, it is served on."""
+    model_control: bool = False
+    """Whether clients may list, load and unload models."""
     default_model: str | None = None
-    """Model that answers calls that name none; by default such calls need that just one model is served."""
+    """Model that answers calls that name none; by default such calls need that just one is served at the start."""
     host: str = "0.0.0.0"  # noqa: S104 - a server in a container must be reachable from outside it
     """Address to listen on."""
     grpc_port: int = Field(8001, ge=0, le=65535)
@@ -83,6 +100,12 @@ class ServerSettings(BaseSettings):
                 f"max_call_images {self.max_call_images} exceeds max_queue_images {self.max_queue_images}: "
                 "the largest calls could never be queued"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_models_have_versions(self) -> Self:
+        if empty := [name for name, versions in self.pinned_versions.items() if not versions]:
+            raise ValueError(f"pinned_versions names no version of {', '.join(empty)}")
         return self
 
     @classmethod

@@ -155,6 +155,7 @@ class Client:
         *,
         model: str = "",
         version: int = 0,
+        label: str = "",
         top_classes: int = 1,
         members: bool = False,
         max_members: int = 0,
@@ -167,7 +168,8 @@ class Client:
             images: Image files of any size, or an array (images, channels, height, width) of uint8 or float32
                 values 0..255 in the model's size.
             model: Name of the model; may be empty where the server has a default.
-            version: Of the model; 0 takes the latest.
+            version: Of the model; 0 takes the one labelled stable, or else the latest.
+            label: Of the version, instead of its number.
             top_classes: How many classes to rank.
             members: Whether to return each member's probabilities.
             max_members: Most members to ask; 0 asks all.
@@ -185,6 +187,7 @@ class Client:
         request = pb.ClassifyRequest(
             model_name=model,
             model_version=version,
+            model_label=label,
             top_classes=top_classes,
             return_members=members,
             max_members=max_members,
@@ -205,13 +208,13 @@ class Client:
         """
         return tuple(self._call(self._stub.ListModels, pb.ListModelsRequest()).models)
 
-    def get_model(self, name: str = "", version: int = 0) -> pb.GetModelResponse:
-        """Describe one model; an empty name means the default one, version 0 the latest.
+    def get_model(self, name: str = "", version: int = 0, label: str = "") -> pb.GetModelResponse:
+        """Describe one model; an empty name means the default one, and so do version 0 and no label.
 
         Raises:
             CallError: There is no such model, or the server cannot be reached in time.
         """
-        return self._call(self._stub.GetModel, pb.GetModelRequest(name=name, version=version))
+        return self._call(self._stub.GetModel, pb.GetModelRequest(name=name, version=version, label=label))
 
     def _call(
         self,

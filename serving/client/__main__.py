@@ -40,7 +40,9 @@ class ClientSettings(BaseSettings):
     model: str = ""
     """Name of the model; may be left out where the server has a default."""
     version: int = Field(0, ge=0)
-    """Version of the model; 0 takes the latest."""
+    """Version of the model; 0 takes the one labelled stable, or else the latest."""
+    label: str = ""
+    """Label of the version, such as canary, instead of its number."""
     timeout_seconds: float = Field(10.0, gt=0)
     """Deadline of the call."""
     wait_seconds: float = Field(0.0, ge=0)
@@ -79,7 +81,12 @@ def classify(settings: ClientSettings) -> Result:
         if settings.wait_seconds:
             client.wait_until_ready(settings.wait_seconds)
         return client.classify(
-            settings.images, model=settings.model, version=settings.version, top_classes=2, members=True
+            settings.images,
+            model=settings.model,
+            version=settings.version,
+            label=settings.label,
+            top_classes=2,
+            members=True,
         )
 
 

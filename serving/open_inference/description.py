@@ -14,7 +14,7 @@ from serving.settings import ServerSettings
 
 SERVER = "consort"
 PLATFORM = "consort_onnx"
-EXTENSIONS = ("classification", "model_configuration", "statistics")
+EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 """By the names that Triton gives them; its clients look for them."""
 ANY = -1
 """Stands for the number of images in a shape."""

@@ -17,10 +17,12 @@ from serving.batch import Effort
 from serving.codec import check_count, decode_effort, format_shape
 from serving.ensemble import Pixels
 from serving.errors import InvalidRequest
+from serving.labels import LABEL_PATTERN
 from serving.open_inference.outputs import DEFAULT_OUTPUTS, OUTPUTS, AskedOutput
 from serving.settings import ServerSettings
 
 VERSION = re.compile(r"[1-9][0-9]{0,9}")
+LABEL = re.compile(LABEL_PATTERN)
 INPUT_DATATYPE = "UINT8"
 TYPED_CONTENTS = "uint_contents"
 """The field of InferTensorContents that holds UINT8."""
@@ -49,15 +51,19 @@ class Inference:
     outputs: tuple[AskedOutput, ...]
 
 
-def decode_version(version: str) -> int:
-    """A model's version, 0 for the latest.
+def decode_version(version: str) -> tuple[int, str]:
+    """A model's version, 0 for none in particular, and its label, empty for none.
 
     Raises:
-        InvalidRequest: It is no positive integer.
+        InvalidRequest: It is neither a positive integer nor a label.
     """
-    if version and not VERSION.fullmatch(version):
-        raise InvalidRequest(f"model version {version!r} is no positive integer; leave it empty for the latest")
-    return int(version or 0)
+    if not version or VERSION.fullmatch(version):
+        return int(version or 0), ""
+    if LABEL.fullmatch(version):
+        return 0, version
+    raise InvalidRequest(
+        f"model version {version!r} is neither a positive integer nor a label; leave it empty for the default"
+    )
 
 
 def decode_request(request: pb.ModelInferRequest, manifest: Manifest, settings: ServerSettings) -> Inference:

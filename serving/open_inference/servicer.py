@@ -7,8 +7,10 @@ import grpc
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2_grpc
 from serving.admission import Admission
+from serving.control import ModelControl
 from serving.errors import UnknownModel
-from serving.models import Model, Models
+from serving.models import Model
+from serving.open_inference import repository
 from serving.open_inference.description import (
     encode_config,
     encode_metadata,
@@ -17,14 +19,18 @@ from serving.open_inference.description import (
 )
 from serving.open_inference.outputs import encode_answer
 from serving.open_inference.request import decode_request, decode_version
+from serving.routing import Models
 from serving.settings import ServerSettings
 
 
 class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers calls from the models that are loaded. Errors become statuses in the interceptor."""
 
-    def __init__(self, models: Models, admission: Admission, settings: ServerSettings) -> None:
+    def __init__(
+        self, models: Models, control: ModelControl, admission: Admission, settings: ServerSettings
+    ) -> None:
         self._models = models
+        self._control = control
         self._admission = admission
         self._settings = settings
 
@@ -81,8 +87,26 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             model_stats=[encode_statistics(model.manifest, model.metrics) for model in models]
         )
 
+    def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryIndexResponse:
+        """List every version, and whether it is served."""
+        return repository.list_bundles(self._control, request)
+
+    def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryModelLoadResponse:
+        """Load a model, or look for newer versions of it."""
+        return repository.load(self._control, request)
+
+    def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Unload all versions of a model."""
+        return repository.unload(self._control, request)
+
     def _find(self, name: str, version: str) -> Model:
-        return self._models.find(name, decode_version(version))
+        return self._models.find(name, *decode_version(version))
 
     def _versions(self, name: str) -> list[Model]:
         return [model for model in self._models if model.manifest.name == name]

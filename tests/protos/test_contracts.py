@@ -12,7 +12,11 @@ import pytest
 from google.protobuf import descriptor_pb2
 
 ROOT = Path(__file__).parents[2]
-PROTOS = ("protos/consort/v1/classifier.proto", "protos/open_inference/v2/grpc_service.proto")
+PROTOS = (
+    "protos/consort/v1/classifier.proto",
+    "protos/consort/v1/model_control.proto",
+    "protos/open_inference/v2/grpc_service.proto",
+)
 
 # Numbers of fields in descriptor.proto, of which paths in source_code_info are made.
 FILE_MESSAGE, FILE_ENUM, FILE_SERVICE = 4, 5, 6
@@ -96,7 +100,7 @@ def test_every_field_method_and_value_has_a_comment(descriptor: descriptor_pb2.F
         wanted += [(FILE_ENUM, e, ENUM_VALUE, value) for value in range(len(enum.value))]
     for s, service in enumerate(descriptor.service):
         wanted += [(FILE_SERVICE, s, SERVICE_METHOD, method) for method in range(len(service.method))]
-    assert len(wanted) > 40
+    assert wanted
     assert [path for path in wanted if path not in commented] == []
 
 

@@ -201,7 +201,7 @@ class TestInfer:
     def test_name_and_version_choose_the_model(self, tmp_path: Path, connect: Callable[..., Stub]) -> None:
         for name, version in (("a", 1), ("a", 10), ("b", 2)):
             write_bundle(tmp_path, name=name, version=version)
-        stub = connect(tmp_path, default_model="b")
+        stub = connect(tmp_path, default_model="b", latest_versions=2)
         for asked, given in {
             ("", ""): ("b", "2"),
             ("a", ""): ("a", "10"),
@@ -320,11 +320,11 @@ class TestRefusals:
             ),
             (
                 raw(model_version="1.0"),
-                "model version '1.0' is no positive integer; leave it empty for the latest",
+                "model version '1.0' is neither a positive integer nor a label; leave it empty for the default",
             ),
             (
                 raw(model_version="0"),
-                "model version '0' is no positive integer; leave it empty for the latest",
+                "model version '0' is neither a positive integer nor a label; leave it empty for the default",
             ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -372,9 +372,7 @@ class TestRefusals:
             may_end.set()
             assert len(first.result().outputs) == 2
 
-    @pytest.mark.parametrize(
-        "method", ["RepositoryIndex", "SystemSharedMemoryStatus", "TraceSetting", "LogSettings"]
-    )
+    @pytest.mark.parametrize("method", ["SystemSharedMemoryStatus", "TraceSetting", "LogSettings"])
     def test_what_is_left_out_is_unimplemented(self, client: Client, method: str) -> None:
         with grpc.insecure_channel(client.target) as channel:
             call: Any = channel.unary_unary(f"/{OPEN_INFERENCE_SERVICE}/{method}")
@@ -396,7 +394,12 @@ class TestDescription:
         metadata = stub.ServerMetadata(pb.ServerMetadataRequest())
         assert metadata.name == "consort"
         assert metadata.version[0].isdigit()
-        assert list(metadata.extensions) == ["classification", "model_configuration", "statistics"]
+        assert list(metadata.extensions) == [
+            "classification",
+            "model_configuration",
+            "model_repository",
+            "statistics",
+        ]
 
     @pytest.mark.parametrize(
         ("name", "version", "ready"),
@@ -406,13 +409,15 @@ class TestDescription:
         assert stub.ModelReady(pb.ModelReadyRequest(name=name, version=version)).ready is ready
 
     def test_a_version_that_is_none_is_refused(self, stub: Stub) -> None:
-        code, _ = refused(stub.ModelReady, pb.ModelReadyRequest(name="stub", version="latest"))
+        code, _ = refused(stub.ModelReady, pb.ModelReadyRequest(name="stub", version="1.5"))
         assert code == grpc.StatusCode.INVALID_ARGUMENT
 
     def test_metadata_of_a_model(self, tmp_path: Path, connect: Callable[..., Stub]) -> None:
         for version in (2, 10):
             write_bundle(tmp_path, version=version, shape=(3, 5, 6))
-        metadata = connect(tmp_path).ModelMetadata(pb.ModelMetadataRequest(name="stub", version="2"))
+        metadata = connect(tmp_path, latest_versions=2).ModelMetadata(
+            pb.ModelMetadataRequest(name="stub", version="2")
+        )
         assert (metadata.name, list(metadata.versions)) == ("stub", ["2", "10"])
         (pixels,) = metadata.inputs
         assert (pixels.name, pixels.datatype, list(pixels.shape)) == ("pixels", "UINT8", [-1, 3, 5, 6])
@@ -483,7 +488,7 @@ class TestStatistics:
         """A version without a name is of the default model."""
         for one, number in (("a", 1), ("a", 10), ("b", 2)):
             write_bundle(tmp_path, name=one, version=number)
-        stub = connect(tmp_path, default_model="b")
+        stub = connect(tmp_path, default_model="b", latest_versions=2)
         statistics = stub.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version)).model_stats
         assert [(one.name, one.version) for one in statistics] == found
 

@@ -119,7 +119,7 @@ def test_health_says_whether_it_serves(models: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--models", "/nowhere"], "BundleRefused: models folder /nowhere is not there"),
+        (["--models", "/nowhere"], "BundleRefused: models folder /nowhere cannot be read: No such file"),
         (["--grpc-port", "x"], "SettingsError: grpc_port: Input should be a valid integer"),
         (["--no-such-flag"], "SettingsError: "),
         (["--provider", "cuda"], "ProviderInactive: provider 'cuda' was asked for"),

@@ -416,7 +416,7 @@ class TestModels:
     def test_list(self, tmp_path: Path, start_server: StartServer) -> None:
         for name, version in (("b", 2), ("a", 1), ("b", 10)):
             write_bundle(tmp_path, name=name, version=version)
-        with Client(target(start_server(tmp_path))) as client:
+        with Client(target(start_server(tmp_path, latest_versions=2))) as client:
             listed = [(model.name, model.version, model.latest) for model in client.list_models()]
         assert listed == [("a", 1, True), ("b", 2, False), ("b", 10, True)]
 

@@ -50,6 +50,11 @@ def test_the_environment_can_name_the_file(config: Path, monkeypatch: pytest.Mon
         (["--provider", "tpu"], "tpu"),
         (["--prot", "1"], "prot"),
         (["--max-call-images", "10", "--max-queue-images", "5"], "max_call_images 10 exceeds max_queue_images 5"),
+        (["--pinned-versions", '{"mnist": []}'], "pinned_versions names no version of mnist"),
+        (
+            ["--pinned-versions", '{"mnist": [0]}'],
+            "pinned_versions.mnist.0: Input should be greater than or equal",
+        ),
         (["--config", "/nowhere.toml"], "config file /nowhere.toml cannot be read: No such file"),
     ],
 )

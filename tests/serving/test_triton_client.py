@@ -196,7 +196,7 @@ def test_refusals_reach_the_caller_as_the_clients_own_exception(server: Server) 
     assert (status, sequence.endswith(understood), "'sequence_" in sequence) == (invalid, True, True)
     assert found == [
         ("StatusCode.NOT_FOUND", "no model 'other' is served; there are stub"),
-        (invalid, "model version 'latest' is no positive integer; leave it empty for the latest"),
+        ("StatusCode.NOT_FOUND", "model 'stub' has no label 'latest'; there are none"),
         (invalid, "pixels has datatype FP32, expected UINT8"),
         (invalid, f"the request has parameter 'timeout', {understood}"),
         (invalid, f"the request has parameter 'priority', {understood}"),
@@ -204,5 +204,28 @@ def test_refusals_reach_the_caller_as_the_clients_own_exception(server: Server) 
             invalid,
             f"there is no output 'logits'; there are {', '.join(OUTPUTS)}",
         ),
-        ("StatusCode.UNIMPLEMENTED", "Method not found!"),
+        (
+            "StatusCode.PERMISSION_DENIED",
+            "models are not controlled by call here; the setting model_control allows it",
+        ),
     ]
+
+
+def test_models_are_listed_loaded_and_unloaded(tmp_path: Path) -> None:
+    """By the client's own calls, one after the other; the second version is bad, and is named with its reason."""
+    write_bundle(tmp_path)
+    (write_bundle(tmp_path, version=2) / "member-1.onnx").unlink()
+    with run_server(tmp_path, model_control=True, strict_start=False, watch_seconds=0) as server:
+        found = call("control", server)
+    bad = "stub/2: member-1.onnx is not a regular file in the bundle"
+    first, second = {"name": "stub", "version": "1"}, {"name": "stub", "version": "2"}
+    unavailable = {"state": "UNAVAILABLE", "reason": "unloaded by call"}
+    assert found == {
+        "at first": [{**first, "state": "READY"}, {**second, "state": "UNAVAILABLE", "reason": bad}],
+        "unloaded": [{**first, **unavailable}, {**second, "state": "UNAVAILABLE", "reason": bad}],
+        "ready without": False,
+        "load": ["StatusCode.FAILED_PRECONDITION", bad],
+        "ready again": True,
+        "unknown": ["StatusCode.NOT_FOUND", "the models folder has no model 'other'"],
+        "configured": ["StatusCode.INVALID_ARGUMENT", "parameter 'config' is not understood; understood: none"],
+    }

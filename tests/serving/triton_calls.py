@@ -149,6 +149,26 @@ def refusals(target: str) -> list[tuple[str, str]]:
         return [_refused(call) for call in calls]
 
 
+def control(target: str) -> dict[str, Any]:
+    """Unload a model, load it again, and fail twice."""
+    with triton.InferenceServerClient(target) as client:
+
+        def index() -> Any:
+            return client.get_model_repository_index(as_json=True)["models"]
+
+        at_first = index()
+        client.unload_model(MODEL)
+        return {
+            "at first": at_first,
+            "unloaded": index(),
+            "ready without": client.is_model_ready(MODEL),
+            "load": _refused(lambda: client.load_model(MODEL)),
+            "ready again": client.is_model_ready(MODEL),
+            "unknown": _refused(lambda: client.load_model("other")),
+            "configured": _refused(lambda: client.load_model(MODEL, config="{}")),
+        }
+
+
 def _refused(call: Any) -> tuple[str, str]:
     try:
         call()
@@ -157,7 +177,19 @@ def _refused(call: Any) -> tuple[str, str]:
     return "OK", ""
 
 
-CALLS = (contract, ready, describe, infer, ask_for_all, rank, ask_at_once, ask_from_asyncio, statistics, refusals)
+CALLS = (
+    contract,
+    ready,
+    describe,
+    infer,
+    ask_for_all,
+    rank,
+    ask_at_once,
+    ask_from_asyncio,
+    statistics,
+    refusals,
+    control,
+)
 
 
 if __name__ == "__main__":

@@ -24,45 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/consort/v1/classifier.proto\x12\nconsort.v1\"Y\n\tRawImages\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12-\n\x0c\x65lement_type\x18\x03 \x01(\x0e\x32\x17.consort.v1.ElementType\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"\xf0\x01\n\x0f\x43lassifyRequest\x12$\n\x03raw\x18\x01 \x01(\x0b\x32\x15.consort.v1.RawImagesH\x00\x12,\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x19.consort.v1.EncodedImagesH\x00\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x13\n\x0btop_classes\x18\x05 \x01(\r\x12\x16\n\x0ereturn_members\x18\x06 \x01(\x08\x12\x13\n\x0bmax_members\x18\x07 \x01(\r\x12\x12\n\nearly_stop\x18\x08 \x01(\x08\x42\x08\n\x06images\"@\n\x0bScoredClass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\",\n\x13MemberProbabilities\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\"\xdc\x01\n\x0e\x43lassification\x12,\n\x0btop_classes\x18\x01 \x03(\x0b\x32\x17.consort.v1.ScoredClass\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x0f\n\x07\x65ntropy\x18\x03 \x01(\x02\x12\x1a\n\x12mutual_information\x18\x04 \x01(\x02\x12\x11\n\tagreement\x18\x05 \x01(\x02\x12\x30\n\x07members\x18\x06 \x03(\x0b\x32\x1f.consort.v1.MemberProbabilities\x12\x13\n\x0bmembers_run\x18\x07 \x01(\r\"i\n\x06Timing\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x96\x01\n\x10\x43lassifyResponse\x12\x33\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x1a.consort.v1.Classification\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\"\n\x06timing\x18\x04 \x01(\x0b\x32\x12.consort.v1.Timing\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.consort.v1.ModelSummary\"=\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06latest\x18\x03 \x01(\x08\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x98\x02\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.consort.v1.ModelSummary\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.consort.v1.Member\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\x12%\n\x08held_out\x18\x08 \x01(\x0b\x32\x13.consort.v1.Figures\x12!\n\x04test\x18\t \x01(\x0b\x32\x13.consort.v1.Figures\x12\x10\n\x08provider\x18\n \x01(\t\"r\n\x06Member\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x12\n\nparameters\x18\x03 \x01(\x03\x12\x15\n\rmultiply_adds\x18\x04 \x01(\x03\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\"q\n\x07\x46igures\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x14\n\x0c\x61\x63\x63uracy_low\x18\x03 \x01(\x01\x12\x15\n\raccuracy_high\x18\x04 \x01(\x01\x12\x0b\n\x03nll\x18\x05 \x01(\x01\x12\x0b\n\x03\x65\x63\x65\x18\x06 \x01(\x01*]\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x02\x32\xe7\x01\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1b.consort.v1.ClassifyRequest\x1a\x1c.consort.v1.ClassifyResponse\x12K\n\nListModels\x12\x1d.consort.v1.ListModelsRequest\x1a\x1e.consort.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.consort.v1.GetModelRequest\x1a\x1c.consort.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"protos/consort/v1/classifier.proto\x12\nconsort.v1\"Y\n\tRawImages\x12\x0e\n\x06pixels\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12-\n\x0c\x65lement_type\x18\x03 \x01(\x0e\x32\x17.consort.v1.ElementType\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"\x85\x02\n\x0f\x43lassifyRequest\x12$\n\x03raw\x18\x01 \x01(\x0b\x32\x15.consort.v1.RawImagesH\x00\x12,\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x19.consort.v1.EncodedImagesH\x00\x12\x12\n\nmodel_name\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\r\x12\x13\n\x0btop_classes\x18\x05 \x01(\r\x12\x16\n\x0ereturn_members\x18\x06 \x01(\x08\x12\x13\n\x0bmax_members\x18\x07 \x01(\r\x12\x12\n\nearly_stop\x18\x08 \x01(\x08\x12\x13\n\x0bmodel_label\x18\t \x01(\tB\x08\n\x06images\"@\n\x0bScoredClass\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\",\n\x13MemberProbabilities\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\"\xdc\x01\n\x0e\x43lassification\x12,\n\x0btop_classes\x18\x01 \x03(\x0b\x32\x17.consort.v1.ScoredClass\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x0f\n\x07\x65ntropy\x18\x03 \x01(\x02\x12\x1a\n\x12mutual_information\x18\x04 \x01(\x02\x12\x11\n\tagreement\x18\x05 \x01(\x02\x12\x30\n\x07members\x18\x06 \x03(\x0b\x32\x1f.consort.v1.MemberProbabilities\x12\x13\n\x0bmembers_run\x18\x07 \x01(\r\"i\n\x06Timing\x12\x16\n\x0e\x64\x65\x63ode_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x96\x01\n\x10\x43lassifyResponse\x12\x33\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32\x1a.consort.v1.Classification\x12\x12\n\nmodel_name\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\"\n\x06timing\x18\x04 \x01(\x0b\x32\x12.consort.v1.Timing\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.consort.v1.ModelSummary\"M\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06latest\x18\x03 \x01(\x08\x12\x0e\n\x06labels\x18\x04 \x03(\t\"?\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\"\xbf\x02\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.consort.v1.ModelSummary\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x10\n\x08\x63hannels\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\r\n\x05width\x18\x05 \x01(\r\x12#\n\x07members\x18\x06 \x03(\x0b\x32\x12.consort.v1.Member\x12\x13\n\x0btemperature\x18\x07 \x01(\x01\x12%\n\x08held_out\x18\x08 \x01(\x0b\x32\x13.consort.v1.Figures\x12!\n\x04test\x18\t \x01(\x0b\x32\x13.consort.v1.Figures\x12\x10\n\x08provider\x18\n \x01(\t\x12%\n\x08refusals\x18\x0b \x03(\x0b\x32\x13.consort.v1.Refusal\"b\n\x07Refusal\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x12\n\nrefused_at\x18\x04 \x01(\x01\x12\x0e\n\x06stands\x18\x05 \x01(\x08\"r\n\x06Member\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x12\n\nparameters\x18\x03 \x01(\x03\x12\x15\n\rmultiply_adds\x18\x04 \x01(\x03\x12\x19\n\x11held_out_accuracy\x18\x05 \x01(\x01\"q\n\x07\x46igures\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x14\n\x0c\x61\x63\x63uracy_low\x18\x03 \x01(\x01\x12\x15\n\raccuracy_high\x18\x04 \x01(\x01\x12\x0b\n\x03nll\x18\x05 \x01(\x01\x12\x0b\n\x03\x65\x63\x65\x18\x06 \x01(\x01*]\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x02\x32\xe7\x01\n\nClassifier\x12\x45\n\x08\x43lassify\x12\x1b.consort.v1.ClassifyRequest\x1a\x1c.consort.v1.ClassifyResponse\x12K\n\nListModels\x12\x1d.consort.v1.ListModelsRequest\x1a\x1e.consort.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.consort.v1.GetModelRequest\x1a\x1c.consort.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.consort.v1.classifier_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ELEMENTTYPE']._serialized_start=1723
-  _globals['_ELEMENTTYPE']._serialized_end=1816
+  _globals['_ELEMENTTYPE']._serialized_start=1914
+  _globals['_ELEMENTTYPE']._serialized_end=2007
   _globals['_RAWIMAGES']._serialized_start=50
   _globals['_RAWIMAGES']._serialized_end=139
   _globals['_ENCODEDIMAGES']._serialized_start=141
   _globals['_ENCODEDIMAGES']._serialized_end=171
   _globals['_CLASSIFYREQUEST']._serialized_start=174
-  _globals['_CLASSIFYREQUEST']._serialized_end=414
-  _globals['_SCOREDCLASS']._serialized_start=416
-  _globals['_SCOREDCLASS']._serialized_end=480
-  _globals['_MEMBERPROBABILITIES']._serialized_start=482
-  _globals['_MEMBERPROBABILITIES']._serialized_end=526
-  _globals['_CLASSIFICATION']._serialized_start=529
-  _globals['_CLASSIFICATION']._serialized_end=749
-  _globals['_TIMING']._serialized_start=751
-  _globals['_TIMING']._serialized_end=856
-  _globals['_CLASSIFYRESPONSE']._serialized_start=859
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1009
-  _globals['_LISTMODELSREQUEST']._serialized_start=1011
-  _globals['_LISTMODELSREQUEST']._serialized_end=1030
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1032
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1094
-  _globals['_MODELSUMMARY']._serialized_start=1096
-  _globals['_MODELSUMMARY']._serialized_end=1157
-  _globals['_GETMODELREQUEST']._serialized_start=1159
-  _globals['_GETMODELREQUEST']._serialized_end=1207
-  _globals['_GETMODELRESPONSE']._serialized_start=1210
-  _globals['_GETMODELRESPONSE']._serialized_end=1490
-  _globals['_MEMBER']._serialized_start=1492
-  _globals['_MEMBER']._serialized_end=1606
-  _globals['_FIGURES']._serialized_start=1608
-  _globals['_FIGURES']._serialized_end=1721
-  _globals['_CLASSIFIER']._serialized_start=1819
-  _globals['_CLASSIFIER']._serialized_end=2050
+  _globals['_CLASSIFYREQUEST']._serialized_end=435
+  _globals['_SCOREDCLASS']._serialized_start=437
+  _globals['_SCOREDCLASS']._serialized_end=501
+  _globals['_MEMBERPROBABILITIES']._serialized_start=503
+  _globals['_MEMBERPROBABILITIES']._serialized_end=547
+  _globals['_CLASSIFICATION']._serialized_start=550
+  _globals['_CLASSIFICATION']._serialized_end=770
+  _globals['_TIMING']._serialized_start=772
+  _globals['_TIMING']._serialized_end=877
+  _globals['_CLASSIFYRESPONSE']._serialized_start=880
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1030
+  _globals['_LISTMODELSREQUEST']._serialized_start=1032
+  _globals['_LISTMODELSREQUEST']._serialized_end=1051
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1053
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1115
+  _globals['_MODELSUMMARY']._serialized_start=1117
+  _globals['_MODELSUMMARY']._serialized_end=1194
+  _globals['_GETMODELREQUEST']._serialized_start=1196
+  _globals['_GETMODELREQUEST']._serialized_end=1259
+  _globals['_GETMODELRESPONSE']._serialized_start=1262
+  _globals['_GETMODELRESPONSE']._serialized_end=1581
+  _globals['_REFUSAL']._serialized_start=1583
+  _globals['_REFUSAL']._serialized_end=1681
+  _globals['_MEMBER']._serialized_start=1683
+  _globals['_MEMBER']._serialized_end=1797
+  _globals['_FIGURES']._serialized_start=1799
+  _globals['_FIGURES']._serialized_end=1912
+  _globals['_CLASSIFIER']._serialized_start=2010
+  _globals['_CLASSIFIER']._serialized_end=2241
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@ Consort's own contract: images in, the averaged ensemble's answer out.
 
 All probabilities are shares in 0..1. Logarithms are natural, so entropies are in nats. Times are wall-clock
 seconds measured inside the server. Errors: INVALID_ARGUMENT (the message says what came and what was
-expected), NOT_FOUND (no such model or version), RESOURCE_EXHAUSTED (the queue is full; try again later),
+expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (the queue is full; try again later),
 DEADLINE_EXCEEDED, INTERNAL.
 """
 
@@ -119,10 +119,13 @@ class ClassifyRequest(_message.Message):
     RETURN_MEMBERS_FIELD_NUMBER: _builtins.int
     MAX_MEMBERS_FIELD_NUMBER: _builtins.int
     EARLY_STOP_FIELD_NUMBER: _builtins.int
+    MODEL_LABEL_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model; may be left empty where just one model is served."""
     model_version: _builtins.int
-    """Version of the model, 1 or more; 0 or unset takes the latest one served."""
+    """Version of the model, 1 or more. 0 or unset names none: the label says which, or else the one labelled `stable`
+    answers, or else the latest one served.
+    """
     top_classes: _builtins.int
     """How many top classes to return for each image; 0 or unset gives 1, and more than the model has gives all."""
     return_members: _builtins.bool
@@ -135,6 +138,8 @@ class ClassifyRequest(_message.Message):
     """Whether an image leaves once the members still to come cannot change its class. The class is the one that all
     members asked would give; probabilities, entropy and agreement are then those of the members that ran.
     """
+    model_label: _builtins.str
+    """Label of the version, such as `canary`, instead of its number; the reply says which version that is now."""
     @_builtins.property
     def raw(self) -> Global___RawImages:
         """Pixels as numbers."""
@@ -154,10 +159,11 @@ class ClassifyRequest(_message.Message):
         return_members: _builtins.bool = ...,
         max_members: _builtins.int = ...,
         early_stop: _builtins.bool = ...,
+        model_label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encoded", b"encoded", "images", b"images", "raw", b"raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stop", b"early_stop", "encoded", b"encoded", "images", b"images", "max_members", b"max_members", "model_name", b"model_name", "model_version", b"model_version", "raw", b"raw", "return_members", b"return_members", "top_classes", b"top_classes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_stop", b"early_stop", "encoded", b"encoded", "images", b"images", "max_members", b"max_members", "model_label", b"model_label", "model_name", b"model_name", "model_version", b"model_version", "raw", b"raw", "return_members", b"return_members", "top_classes", b"top_classes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_images: _TypeAlias = _typing.Literal["raw", "encoded"]  # noqa: Y015
     _WhichOneofArgType_images: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
@@ -391,22 +397,28 @@ class ModelSummary(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     LATEST_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model."""
     version: _builtins.int
     """Version, 1 or more."""
     latest: _builtins.bool
-    """Whether a request that names no version gets this one."""
+    """Whether a request that names neither version nor label gets this one, but for the share of a canary."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that its operators gave this version, in order."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.int = ...,
         latest: _builtins.bool = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latest", b"latest", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "latest", b"latest", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -418,19 +430,23 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model; may be left empty where just one model is served."""
     version: _builtins.int
-    """Version of the model; 0 or unset takes the latest one served."""
+    """Version of the model; 0 or unset takes the one that answers requests that name none."""
+    label: _builtins.str
+    """Label of the version, instead of its number."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.int = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +466,7 @@ class GetModelResponse(_message.Message):
     HELD_OUT_FIELD_NUMBER: _builtins.int
     TEST_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
     channels: _builtins.int
     """Channels of an input image: 1 (grey) or 3 (red, green, blue)."""
     height: _builtins.int
@@ -480,6 +497,10 @@ class GetModelResponse(_message.Message):
     def test(self) -> Global___Figures:
         """Measured on the test images, which nothing was chosen on."""
 
+    @_builtins.property
+    def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Refusal]:
+        """What was refused of this model and still is; none of it is served."""
+
     def __init__(
         self,
         *,
@@ -493,14 +514,53 @@ class GetModelResponse(_message.Message):
         held_out: Global___Figures | None = ...,
         test: Global___Figures | None = ...,
         provider: _builtins.str = ...,
+        refusals: _abc.Iterable[Global___Refusal] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["held_out", b"held_out", "model", b"model", "test", b"test"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "class_labels", b"class_labels", "height", b"height", "held_out", b"held_out", "members", b"members", "model", b"model", "provider", b"provider", "temperature", b"temperature", "test", b"test", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "class_labels", b"class_labels", "height", b"height", "held_out", b"held_out", "members", b"members", "model", b"model", "provider", b"provider", "refusals", b"refusals", "temperature", b"temperature", "test", b"test", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
+
+@_typing.final
+class Refusal(_message.Message):
+    """A bundle, or a file of labels, that the server did not accept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REFUSED_AT_FIELD_NUMBER: _builtins.int
+    STANDS_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model."""
+    version: _builtins.int
+    """Version of the bundle; 0 for the model's labels."""
+    reason: _builtins.str
+    """Why, in one line."""
+    refused_at: _builtins.float
+    """When, in seconds since 1970."""
+    stands: _builtins.bool
+    """Whether it is still refused; if not, it was accepted later, or is gone."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        refused_at: _builtins.float = ...,
+        stands: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name", "reason", b"reason", "refused_at", b"refused_at", "stands", b"stands", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):

@@ -5,7 +5,7 @@ Consort's own contract: images in, the averaged ensemble's answer out.
 
 All probabilities are shares in 0..1. Logarithms are natural, so entropies are in nats. Times are wall-clock
 seconds measured inside the server. Errors: INVALID_ARGUMENT (the message says what came and what was
-expected), NOT_FOUND (no such model or version), RESOURCE_EXHAUSTED (the queue is full; try again later),
+expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (the queue is full; try again later),
 DEADLINE_EXCEEDED, INTERNAL.
 """
 

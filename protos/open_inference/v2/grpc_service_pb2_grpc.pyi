@@ -4,11 +4,13 @@ isort:skip_file
 The Open Inference Protocol v2 as KServe and Triton speak it: the part of it that Consort answers.
 
 Package, names, numbers and types are those of their contract, so that their clients work unchanged; what is left
-out here is not served. Calls that are left out (streams, shared memory, loading of models, tracing, logging) end
-with UNIMPLEMENTED. Errors: INVALID_ARGUMENT (the message says what came and what was expected), NOT_FOUND (no such
-model or version), RESOURCE_EXHAUSTED (the queue is full; try again later), DEADLINE_EXCEEDED, INTERNAL.
+out here is not served. Calls that are left out (streams, shared memory, tracing, logging) end with UNIMPLEMENTED.
+Errors: INVALID_ARGUMENT (the message says what came and what was expected), NOT_FOUND (no such model, version or
+label), RESOURCE_EXHAUSTED (the queue is full; try again later), PERMISSION_DENIED (models are not controlled by call
+here), FAILED_PRECONDITION (a bundle was refused), DEADLINE_EXCEEDED, INTERNAL.
 
-Versions are texts: a positive integer without leading zeros, or empty for the latest one served.
+Versions are texts: a positive integer without leading zeros, a label such as `canary`, or empty for the version
+labelled `stable`, or else the latest one served.
 """
 
 from collections import abc as _abc
@@ -57,6 +59,14 @@ class GRPCInferenceServiceStub:
     """How a model is served. Triton's clients ask for it."""
     ModelStatistics: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelStatisticsRequest, _grpc_service_pb2.ModelStatisticsResponse]
     """How often models answered since the server started, and how long it took. Triton's clients ask for it."""
+    RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryIndexRequest, _grpc_service_pb2.RepositoryIndexResponse]
+    """List every version in the models folder or in use, and whether it is served. Like the two that follow, only
+    where the server's setting model_control allows it.
+    """
+    RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]
+    """Load a model that was unloaded, or look now for newer versions of one that is served."""
+    RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]
+    """Serve no version of a model any more; calls in progress are answered."""
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -79,6 +89,14 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """How a model is served. Triton's clients ask for it."""
     ModelStatistics: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.ModelStatisticsRequest, _grpc_service_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
     """How often models answered since the server started, and how long it took. Triton's clients ask for it."""
+    RepositoryIndex: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryIndexRequest, _grpc_service_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
+    """List every version in the models folder or in use, and whether it is served. Like the two that follow, only
+    where the server's setting model_control allows it.
+    """
+    RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelLoadRequest, _grpc_service_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
+    """Load a model that was unloaded, or look now for newer versions of one that is served."""
+    RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_grpc_service_pb2.RepositoryModelUnloadRequest, _grpc_service_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
+    """Serve no version of a model any more; calls in progress are answered."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks models for their answers, and for what they are."""
@@ -146,5 +164,31 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_grpc_service_pb2.ModelStatisticsResponse, _abc.Awaitable[_grpc_service_pb2.ModelStatisticsResponse]]:
         """How often models answered since the server started, and how long it took. Triton's clients ask for it."""
+
+    @_abc_1.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: _grpc_service_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grpc_service_pb2.RepositoryIndexResponse, _abc.Awaitable[_grpc_service_pb2.RepositoryIndexResponse]]:
+        """List every version in the models folder or in use, and whether it is served. Like the two that follow, only
+        where the server's setting model_control allows it.
+        """
+
+    @_abc_1.abstractmethod
+    def RepositoryModelLoad(
+        self,
+        request: _grpc_service_pb2.RepositoryModelLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grpc_service_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_grpc_service_pb2.RepositoryModelLoadResponse]]:
+        """Load a model that was unloaded, or look now for newer versions of one that is served."""
+
+    @_abc_1.abstractmethod
+    def RepositoryModelUnload(
+        self,
+        request: _grpc_service_pb2.RepositoryModelUnloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_grpc_service_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_grpc_service_pb2.RepositoryModelUnloadResponse]]:
+        """Serve no version of a model any more; calls in progress are answered."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,26 @@
+"""Each model's health under its own name in grpc.health.v1, beside that of server and services.
+
+Models' names are lower case and services' are not, so that neither can be taken for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from grpc_health.v1 import health, health_pb2
+
+
+class ModelHealth:
+    """Tells those who ask, or watch, which models are served."""
+
+    def __init__(self, servicer: health.HealthServicer) -> None:
+        self._servicer = servicer
+        self._served: set[str] = set()
+
+    def report(self, served: Collection[str]) -> None:
+        """Say SERVING of these models, and NOT_SERVING of those that were served before."""
+        for name in sorted(self._served - set(served)):
+            self._servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        for name in sorted(set(served) - self._served):
+            self._servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._served = set(served)
