@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
@@ -24,6 +22,8 @@ from serving.metrics import Metrics
 from serving.models import Models, load_models
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
+from serving.security.connections import connection_options
+from serving.security.credentials import Credentials
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
 
@@ -61,6 +61,7 @@ class Server:
         threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
+        self._credentials = Credentials(settings, self._metrics)
         self._models = load_models(settings, self._inference_threads, self._metrics)
         self._health = health.HealthServicer()
         self._interceptor = CallInterceptor(self._metrics)
@@ -99,17 +100,19 @@ class Server:
         self._inference_threads.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
+        self._credentials.close()
         log.info("stopped")
 
     def _build_grpc(self) -> grpc.Server:
         settings = self.settings
         server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=[self._interceptor],
+            interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
                 ("grpc.max_receive_message_length", settings.max_call_bytes),
                 ("grpc.max_send_message_length", -1),
+                *connection_options(settings),
             ],
         )
         admission = Admission(settings.max_concurrent_calls)
@@ -120,7 +123,7 @@ class Server:
             OpenInferenceServicer(self._models, admission, settings), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if settings.reflection:
+        if settings.reflection if settings.reflection is not None else not settings.asks_who_calls:
             services = (SERVICE, OPEN_INFERENCE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(services, server)
         return server
@@ -128,13 +131,13 @@ class Server:
     def _open_ports(self) -> None:
         host, port = self.settings.host, self.settings.metrics_port
         try:
-            self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
+            self._metrics_server = self._credentials.open_metrics(host, port)
         except OSError as error:
             raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
-        self.metrics_port = _port_of(self._metrics_server)
+        self.metrics_port = self._metrics_server.server_port
         address = f"{f'[{host}]' if ':' in host else host}:{self.settings.grpc_port}"
         try:
-            self.grpc_port = self._grpc.add_insecure_port(address)
+            self.grpc_port = self._credentials.add_port(self._grpc, address)
         except RuntimeError as error:
             self._metrics_server.shutdown()
             self._metrics_server.server_close()
@@ -161,7 +164,3 @@ def _log_models(models: Models) -> None:
             classes=len(manifest.class_labels),
             test_accuracy=manifest.test.accuracy,
         )
-
-
-def _port_of(server: WSGIServer) -> int:
-    return int(server.server_port)
