@@ -6,7 +6,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -104,7 +104,7 @@ class MessageFuzzer:
         for field in message.DESCRIPTOR.fields:
             if self._random.random() < share:
                 message.ClearField(field.name)
-                self._set(message, field)
+                self._set(message, cast(FieldDescriptor, field))
 
     def _set(self, message: Message, field: FieldDescriptor) -> None:
         value: Any = getattr(message, field.name)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, cast
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, Event, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
+from h2.exceptions import ProtocolError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 TIMEOUT_SECONDS = 60.0
@@ -64,7 +65,10 @@ class Peer:
             received = b""
         if not received:
             return [ConnectionTerminated()]
-        events = self.http.receive_data(received)
+        try:
+            events = self.http.receive_data(received)
+        except ProtocolError:  # what comes after a GOAWAY is an error to h2
+            return [ConnectionTerminated()]
         with suppress(OSError):
             self.flush()
         return events
@@ -74,9 +78,9 @@ class Peer:
         while True:
             for event in self.receive():
                 if isinstance(event, TrailersReceived | ResponseReceived):
-                    found = dict(event.headers or ()).get("grpc-status")
-                    if found is not None:
-                        return int(found)
+                    headers: dict[Any, Any] = dict(event.headers or ())
+                    if "grpc-status" in headers:
+                        return int(headers["grpc-status"])
                 if isinstance(event, StreamEnded | StreamReset | ConnectionTerminated):
                     return None
 
@@ -164,6 +168,20 @@ def two_messages_or_none(target: str, random: Random, method: str, message: byte
 
 
 NAMELESS: tuple[Callable[[str, Random], None], ...] = (garbage, bad_frames)
-CALLING: tuple[Callable[[str, Random, str, bytes], int | None | None], ...] = (
-    *(disconnect, cancel, never_read, too_late, bad_compression, two_messages_or_none),
+"""Peers that ask nothing."""
+LEAVING: tuple[Callable[[str, Random, str, bytes], None], ...] = (disconnect, cancel, never_read)
+"""Peers that wait for no answer."""
+WAITING: tuple[Callable[[str, Random, str, bytes], int | None], ...] = (
+    *(too_late, bad_compression, two_messages_or_none),
 )
+"""Peers that want to know what they are answered."""
+
+
+def any_peer(target: str, random: Random, method: str, message: bytes) -> tuple[str, int | None]:
+    """Send one of them; gives its name, and the code that it was answered with, if it was."""
+    peer = random.choice((*NAMELESS, *LEAVING, *WAITING))
+    if peer in NAMELESS:
+        peer(target, random)
+        return peer.__name__, None
+    asking = cast(Callable[[str, Random, str, bytes], int | None], peer)
+    return peer.__name__, asking(target, random, method, message)

@@ -200,7 +200,7 @@ class TestABadPair:
             load_certificate(pair, read_files(pair.paths))
 
     def test_that_is_not_there_is_refused(self, files: Files) -> None:
-        with pytest.raises(CredentialsRefused, match="nowhere.pem cannot be read: No such file or directory"):
+        with pytest.raises(CredentialsRefused, match=r"nowhere.pem cannot be read: No such file or directory"):
             read_files([files.folder / "nowhere.pem"])
 
     def test_that_changes_while_it_is_read_is_refused(self, files: Files) -> None:

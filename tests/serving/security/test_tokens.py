@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -26,6 +27,7 @@ from tests.serving.test_server import target, wait_for
 
 BLACK = np.zeros((1, 1, 4, 4), np.uint8)
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+WRONG = "consort_" + "x" * 43
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -43,6 +45,7 @@ def tokens(file: Path) -> dict[str, str]:
 @pytest.fixture
 def server(models: Path, file: Path, tokens: dict[str, str], start_server: StartServer) -> Server:
     """A server that asks for tokens, and tells those who have one what it has."""
+    assert len(tokens) == len(Scope)
     return start_server(models, tokens=file, reflection=True)
 
 
@@ -60,13 +63,13 @@ def methods_of(server: Server, token: str) -> list[tuple[str, bool]]:
         ]
 
 
-class _Stamp(grpc.StreamStreamClientInterceptor):  # type: ignore[misc]  # its base has no types
+class _Stamp(grpc.StreamStreamClientInterceptor):
     """Puts a token on streams."""
 
     def __init__(self, token: str) -> None:
         self._metadata = Credentials(token=token).metadata
 
-    def intercept_stream_stream(self, continuation, details, requests):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
         """As gRPC calls it."""
         return continuation(details._replace(metadata=self._metadata), requests)
 
@@ -83,7 +86,7 @@ class TestEveryMethod:
             others = [token for scope, token in tokens.items() if scope != needed]
             found = [
                 code_of(server, method, stream=stream),
-                code_of(server, method, Credentials(token="consort_wrong"), stream=stream),
+                code_of(server, method, Credentials(token=WRONG), stream=stream),
                 *(code_of(server, method, Credentials(token=token), stream=stream) for token in others),
             ]
             assert found == [UNAUTHENTICATED, UNAUTHENTICATED, DENIED, DENIED], method
@@ -249,7 +252,7 @@ class TestTheCommand:
         assert main(["ci", "--scopes", "classify,metrics", "--tokens", str(file)]) == 0
         token = capsys.readouterr().out.strip()
         (entry,) = parse_tokens(file.read_bytes(), file)
-        assert (entry.name, entry.scopes) == ("ci", {Scope.CLASSIFY, Scope.METRICS})
+        assert (entry.name, entry.scopes) == ("ci", frozenset({Scope.CLASSIFY, Scope.METRICS}))
         assert entry.digest == hashlib.sha256(token.encode()).digest()
 
     @pytest.mark.parametrize(
