@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import json
 import math
+import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -218,7 +221,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(_read_regular(path))
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -227,6 +230,16 @@ def read_manifest(folder: Path) -> Manifest:
     if placed != f"{manifest.name}/{manifest.version}":
         raise ManifestError(f"{path} is of {manifest.name}/{manifest.version}, but lies in {placed}")
     return manifest
+
+
+def _read_regular(path: Path) -> bytes:
+    """Content of a file that lies in the bundle itself: a link would lead out of it, a pipe never end."""
+    if path.is_symlink():
+        raise OSError(errno.EINVAL, "it is a link, not a regular file in the bundle", str(path))
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file in the bundle", str(path))
+        return file.read()
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -14,6 +14,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 KNOWN_FORMATS = "PNG, JPEG, WebP or BMP"
+MAX_SCANS = 100
+"""Most passes over the picture in a JPEG file. Progressive files have about ten; each costs the time of decoding
+the whole picture and takes but a few bytes, so that without a limit a small file could take hours."""
+START_OF_SCAN = b"\xff\xda"
+"""In a JPEG file; image data has no such bytes."""
 PAPER = (255, 255, 255, 255)
 """What shows through transparent pixels, as in most viewers."""
 
@@ -41,7 +46,18 @@ def read_image(file: bytes, shape: tuple[int, int, int], max_pixels: int) -> Pix
     Raises:
         ImageError: It is none of these formats, damaged, too large, or has several frames.
     """
-    image = open_image(file, max_pixels)
+    return fit_image(open_image(file, max_pixels), shape)
+
+
+def fit_image(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
+    """Decode an image that has been opened, and fit it.
+
+    Returns:
+        uint8 of that shape: channels, height, width.
+
+    Raises:
+        ImageError: It is damaged.
+    """
     try:
         return _fit(image, shape)
     except Exception as error:  # Pillow's decoders raise many kinds for damaged content
@@ -60,6 +76,8 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(f"{len(file)} bytes that are no {KNOWN_FORMATS} file") from error
     except Exception as error:  # as above, for damaged headers
         raise ImageError(f"a damaged file: it is no readable {KNOWN_FORMATS}") from error
+    if image.format in ("JPEG", "MPO") and (scans := file.count(START_OF_SCAN)) > MAX_SCANS:
+        raise ImageError(f"a JPEG file of {scans} scans, more than {MAX_SCANS}")
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels, more than the limit of {max_pixels} in all")

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from export.manifest import Figures, Input, Manifest
-from imaging.files import KNOWN_FORMATS, ImageError, read_image
-from machine.cores import available_cores
+from imaging.files import KNOWN_FORMATS
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.batch import Effort
+from serving.decoding import decode_files
 from serving.ensemble import Pixels
-from serving.errors import CallerGone, InvalidRequest
+from serving.errors import InvalidRequest
 from serving.metrics import Timing
 from serving.models import Model
 from serving.refusals import Refusal
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
 
-DECODERS = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
-"""Files are decoded by as many threads as cores, and by no others: each thread that has decoded a large picture
-keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
 ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
     pb.ELEMENT_TYPE_UINT8: np.dtype(np.uint8),
     pb.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
@@ -54,7 +50,8 @@ def decode_images(
         case "raw":
             return decode_raw(request.raw, expected, settings.max_call_images)
         case "encoded":
-            return decode_files(request.encoded, expected, settings, is_wanted)
+            check_count(len(request.encoded.files), settings.max_call_images)
+            return decode_files(request.encoded.files, expected, settings, is_wanted)
     raise InvalidRequest(f"the request has no images; send raw pixels, or {KNOWN_FORMATS} files")
 
 
@@ -87,28 +84,6 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
         )
     rounded: Pixels = np.rint(values).astype(np.uint8)
     return rounded
-
-
-def decode_files(
-    encoded: pb.EncodedImages, expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
-) -> Pixels:
-    """Decode image files to uint8 (images, channels, height, width), one after the other.
-
-    Raises:
-        InvalidRequest: There are too many or none, or one is not usable; the message says which.
-        CallerGone: Nobody waits any more.
-    """
-    check_count(len(encoded.files), settings.max_call_images)
-    pixels = np.empty((len(encoded.files), *expected.shape), np.uint8)
-    for index, file in enumerate(encoded.files):
-        if not is_wanted():
-            raise CallerGone("nobody waits for the answer any more")
-        try:
-            decoding = DECODERS.submit(read_image, file, expected.shape, settings.max_image_pixels)
-            pixels[index] = decoding.result()
-        except ImageError as error:
-            raise InvalidRequest(f"image {index + 1} of {len(encoded.files)}: {error}") from error
-    return pixels
 
 
 def decode_effort(max_members: int, early_stop: bool, manifest: Manifest) -> Effort:

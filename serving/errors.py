@@ -5,8 +5,11 @@ ServingError
 │   ├── SettingsError      a setting is unknown, or its value is not usable
 │   ├── BundleRefused      a bundle, or a model's labels, fails one of the proofs
 │   ├── ProviderInactive   the execution provider asked for does not run
+│   ├── CredentialsRefused a certificate, a key or a file of tokens cannot be used
 │   └── PortTaken          a port cannot be listened on
 └── RequestError           one call fails; the server goes on
+    ├── Unauthenticated    the caller shows no token that is known
+    ├── Forbidden          the caller's token does not allow this call
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
     ├── UnknownModel       no such model, version or label is served
     ├── ControlOff         models are not controlled by call here
@@ -40,12 +43,24 @@ class ProviderInactive(StartupError):
     """The execution provider asked for does not run."""
 
 
+class CredentialsRefused(StartupError):
+    """A certificate, a key or a file of tokens cannot be used."""
+
+
 class PortTaken(StartupError):
     """A port cannot be listened on."""
 
 
 class RequestError(ServingError):
     """One call fails; the server goes on."""
+
+
+class Unauthenticated(RequestError):
+    """The caller shows no token that is known."""
+
+
+class Forbidden(RequestError):
+    """The caller's token does not allow this call."""
 
 
 class InvalidRequest(RequestError):

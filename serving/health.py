@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.channel import Credentials
 
 TIMEOUT_SECONDS = 3.0
 
@@ -16,12 +20,26 @@ def main() -> int:
     """Print the status of the server; 0 if it is SERVING, else 1."""
     parser = argparse.ArgumentParser(prog="python -m serving.health", description=__doc__)
     parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
-    return check(parser.parse_args().target)
+    for option in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):
+        variable = f"CONSORT_CLIENT_{option.upper()}"
+        parser.add_argument(
+            f"--{option.replace('_', '-')}",
+            default=os.environ.get(variable) or None,
+            type=str if option == "tls_server_name" else Path,
+            help=f"as for python -m serving.client; also {variable}",
+        )
+    options = vars(parser.parse_args())
+    target = options.pop("target")
+    try:
+        return check(target, Credentials(**options))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
-def check(target: str) -> int:
-    """Ask the server at `target` through grpc.health.v1."""
-    with grpc.insecure_channel(target) as channel:
+def check(target: str, credentials: Credentials) -> int:
+    """Ask the server at `target` through grpc.health.v1, which takes no token."""
+    with credentials.open_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
         try:
             reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)

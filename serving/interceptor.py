@@ -5,25 +5,30 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from serving.errors import (
     CallerGone,
     ControlOff,
+    Forbidden,
     InvalidRequest,
     LoadRefused,
     Overloaded,
     RequestError,
     ShuttingDown,
+    Unauthenticated,
     UnknownModel,
 )
 from serving.metrics import Metrics
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     ControlOff: grpc.StatusCode.PERMISSION_DENIED,
@@ -41,6 +46,7 @@ INTERNAL_MESSAGE = "the server failed to answer this call; its log has the detai
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
+Parse = Callable[[bytes], Any] | None
 
 log = structlog.get_logger()
 
@@ -67,15 +73,16 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        serialization = (handler.request_deserializer, handler.response_serializer)
+        parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
             method = handler_call_details.method.rpartition("/")[2]
-            return grpc.unary_unary_rpc_method_handler(self._observe(method, handler.unary_unary), *serialization)
+            answer = self._observe(method, _parse_first(parse, handler.unary_unary))
+            return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
         if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(self._hold(handler.unary_stream), *serialization)
-        return grpc.stream_stream_rpc_method_handler(
-            self._hold(cast(Behavior, handler.stream_stream)), *serialization
-        )
+            stream = self._hold(_parse_in_stream(parse, handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
+        stream = self._hold(_parse_in_stream(parse, cast(Behavior, handler.stream_stream)))
+        return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialize)
 
     def _observe(self, method: str, behavior: Behavior) -> Behavior:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
@@ -122,6 +129,43 @@ class CallInterceptor(grpc.ServerInterceptor):
             return behavior(request, context, *more)
 
         return answer
+
+
+def _parse_first(parse: Parse, behavior: Behavior) -> Behavior:
+    """`behavior`, with its request parsed here: bytes that are no message would be INTERNAL to gRPC itself."""
+
+    def answer(message: bytes, context: grpc.ServicerContext) -> Any:
+        """Parse, then answer."""
+        return behavior(_message(parse, message), context)
+
+    return answer
+
+
+def _parse_in_stream(parse: Parse, behavior: Behavior) -> Behavior:
+    """As above, for a request or a stream of them, where nobody turns errors into statuses."""
+
+    @functools.wraps(behavior)
+    def answer(came: bytes | Iterator[bytes], context: grpc.ServicerContext, *more: Any) -> Any:
+        """Parse what came, or what comes, and answer."""
+
+        def read(message: bytes) -> Any:
+            """One message; ends the stream if it is none."""
+            try:
+                return _message(parse, message)
+            except InvalidRequest as error:
+                _abort(context, status_code(InvalidRequest), str(error))
+
+        return behavior(read(came) if isinstance(came, bytes) else map(read, came), context, *more)
+
+    return answer
+
+
+def _message(parse: Parse, message: bytes) -> Any:
+    assert parse is not None  # noqa: S101  every method here takes messages
+    try:
+        return parse(message)
+    except DecodeError as error:
+        raise InvalidRequest(f"the request is {len(message)} bytes that are no message of this method") from error
 
 
 def status_code(error: type[RequestError]) -> grpc.StatusCode:

@@ -89,6 +89,18 @@ class Metrics:
         self.model_info = gauge(
             "consort_model_info", "1 for each model that is served.", (*MODEL, "members", "provider")
         )
+        self.refused_callers = Counter(
+            "consort_refused_callers",
+            "Callers refused for what they showed or did not show, by port and reason.",
+            ("port", "reason"),
+            registry=self.registry,
+        )
+        self.credential_reloads = Counter(
+            "consort_credential_reloads",
+            "Times that the certificate or the tokens changed and were loaded, or refused.",
+            ("kind", "outcome"),
+            registry=self.registry,
+        )
 
         self.rollout = RolloutMetrics(self.registry)
         self._lock = threading.Lock()

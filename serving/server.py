@@ -5,13 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
 
 from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc, model_control_pb2, model_control_pb2_grpc
@@ -26,6 +24,8 @@ from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
 from serving.rollout import Rollout
+from serving.security.connections import connection_options
+from serving.security.credentials import Credentials
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
 from serving.watcher import Watcher
@@ -65,6 +65,7 @@ class Server:
         threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
+        self._credentials = Credentials(settings, self._metrics)
         self._admission = Admission(settings.max_concurrent_calls)
         self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
         self._rollout.start()
@@ -108,17 +109,19 @@ class Server:
         self._inference_threads.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
+        self._credentials.close()
         log.info("stopped")
 
     def _build_grpc(self) -> grpc.Server:
         settings = self.settings
         server = grpc.server(
             ThreadPoolExecutor(settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=[self._interceptor],
+            interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
                 ("grpc.max_receive_message_length", settings.max_call_bytes),
                 ("grpc.max_send_message_length", -1),
+                *connection_options(settings),
             ],
         )
         models, control = self._rollout.models, ModelControl(self._rollout, settings)
@@ -130,7 +133,7 @@ class Server:
         )
         model_control_pb2_grpc.add_ModelControlServicer_to_server(ModelControlServicer(control), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if settings.reflection:
+        if settings.reflection if settings.reflection is not None else not settings.asks_who_calls:
             ours = (SERVICE, OPEN_INFERENCE_SERVICE, MODEL_CONTROL_SERVICE)
             services = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(services, server)
@@ -139,13 +142,13 @@ class Server:
     def _open_ports(self) -> None:
         host, port = self.settings.host, self.settings.metrics_port
         try:
-            self._metrics_server, _ = start_http_server(port, host, self._metrics.registry)
+            self._metrics_server = self._credentials.open_metrics(host, port)
         except OSError as error:
             raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
-        self.metrics_port = _port_of(self._metrics_server)
+        self.metrics_port = self._metrics_server.server_port
         address = f"{f'[{host}]' if ':' in host else host}:{self.settings.grpc_port}"
         try:
-            self.grpc_port = self._grpc.add_insecure_port(address)
+            self.grpc_port = self._credentials.add_port(self._grpc, address)
         except RuntimeError as error:
             self._metrics_server.shutdown()
             self._metrics_server.server_close()
@@ -159,7 +162,3 @@ class Server:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._rollout.report_to(ModelHealth(self._health).report)
-
-
-def _port_of(server: WSGIServer) -> int:
-    return int(server.server_port)

@@ -14,12 +14,13 @@ from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
 from export.manifest import explain
 from serving.errors import SettingsError
+from serving.security.settings import SecuritySettings
 
 PREFIX = "CONSORT_"
 Provider = Literal["cpu", "openvino", "openvino-bfloat16", "cuda"]
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(SecuritySettings):
     """Serve a folder of bundles. Options are also environment variables, CONSORT_..., and keys in --config."""
 
     model_config = SettingsConfigDict(
@@ -84,8 +85,8 @@ class ServerSettings(BaseSettings):
     """Most calls of Classify and ModelInfer in progress, together; calls beyond are refused at once."""
     grace_seconds: float = Field(20.0, ge=0, le=86_400, allow_inf_nan=False)
     """How long calls in progress may take to finish after SIGTERM."""
-    reflection: bool = True
-    """Whether clients may ask for the services' descriptions."""
+    reflection: bool | None = None
+    """Whether clients may ask for the services' descriptions; by default where anybody may call."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """auto writes text to a terminal and JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

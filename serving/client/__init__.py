@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
+from serving.channel import IN_THE_CLEAR, Credentials
 
 DEFAULT_TARGET = "localhost:8001"
 
@@ -112,16 +113,26 @@ class Result:
 class Client:
     """A connection to a server."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_seconds: float = 10.0,
+        credentials: Credentials = IN_THE_CLEAR,
+    ) -> None:
         """Prepare a connection; nothing is sent before the first call.
 
         Args:
             target: Host and port of the server.
             timeout_seconds: Deadline of every call that names none of its own.
+            credentials: TLS and token; without, calls go in the clear and as nobody in particular.
+
+        Raises:
+            OSError: A file of the credentials cannot be read.
         """
         self.target = target
         self.timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
+        self._channel = credentials.open_channel(target)
+        self._metadata = credentials.metadata
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -224,7 +235,7 @@ class Client:
     ) -> Response:
         timeout = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise CallError(error.code(), error.details() or "") from error
 

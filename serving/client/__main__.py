@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from rich import box
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.manifest import explain
+from serving.channel import Credentials
 from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
 
 EXIT_FAILED = 1
@@ -47,6 +49,32 @@ class ClientSettings(BaseSettings):
     """Deadline of the call."""
     wait_seconds: float = Field(0.0, ge=0)
     """How long to wait for a server that is still starting."""
+    tls_ca: Path | None = None
+    """PEM file of the authorities of the server's certificate; without it, calls go in the clear."""
+    tls_certificate: Path | None = None
+    """PEM file of a certificate to show, where the server asks for one."""
+    tls_key: Path | None = None
+    """PEM file of its private key."""
+    tls_server_name: str | None = None
+    """Name that the server's certificate must be of, where that is not the target's host."""
+    token: SecretStr | None = None
+    """Bearer token; better set as CONSORT_CLIENT_TOKEN, since other users see a command's flags."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """What is shown to the server, and what is expected of it."""
+        return Credentials(
+            tls_ca=self.tls_ca,
+            tls_certificate=self.tls_certificate,
+            tls_key=self.tls_key,
+            tls_server_name=self.tls_server_name,
+            token=self.token.get_secret_value() if self.token else None,
+        )
+
+    @model_validator(mode="after")
+    def _credentials_are_whole(self) -> Self:
+        _ = self.credentials
+        return self
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,7 +105,7 @@ def classify(settings: ClientSettings) -> Result:
         CallError: The server refuses the call or cannot be reached in time.
         OSError: A file cannot be read.
     """
-    with Client(settings.target, settings.timeout_seconds) as client:
+    with Client(settings.target, settings.timeout_seconds, settings.credentials) as client:
         if settings.wait_seconds:
             client.wait_until_ready(settings.wait_seconds)
         return client.classify(

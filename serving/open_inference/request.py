@@ -131,19 +131,22 @@ def _decode_values(
     came = [*typed, *("raw_input_contents" for _ in request.raw_input_contents)]
     match came:
         case ["raw_input_contents"]:
-            values = np.frombuffer(request.raw_input_contents[0], np.uint8)
+            found = len(request.raw_input_contents[0])
         case [only] if only == TYPED_CONTENTS:
-            values = _decode_typed(tensor.contents)
+            found = len(tensor.contents.uint_contents)
         case _:
             raise InvalidRequest(
                 f"values of {INPUT_NAME} came as {' and '.join(came) or 'nothing'}; expected {TYPED_CONTENTS}, or "
                 "one raw_input_contents"
             )
-    if len(values) != (expected := math.prod(shape)):
+    if found != (expected := math.prod(shape)):
         raise InvalidRequest(
-            f"{came[0]} has {len(values)} values, expected {expected} for {format_shape(shape)} {INPUT_DATATYPE}"
+            f"{came[0]} has {found} values, expected {expected} for {format_shape(shape)} {INPUT_DATATYPE}"
         )
-    return values
+    # Only now: as numbers, values that came as a list take many times the memory.
+    if came[0] == TYPED_CONTENTS:
+        return _decode_typed(tensor.contents)
+    return np.frombuffer(request.raw_input_contents[0], np.uint8)
 
 
 def _decode_typed(contents: pb.InferTensorContents) -> npt.NDArray[np.uint8]:

@@ -134,8 +134,26 @@ def test_the_server_is_confined(compose: Compose) -> None:
     assert compose("exec", "server", "python", "-c", code).stdout == "65532 None\n"
     for folder in ("/", "/models", "/opt/consort"):
         assert compose("exec", "server", "touch", f"{folder}/x", check=False).returncode == 1
-    status = compose("exec", "server", "grep", "-E", "^(CapEff|NoNewPrivs)", "/proc/self/status").stdout
-    assert status.split() == ["CapEff:", "0000000000000000", "NoNewPrivs:", "1"]
+    status = compose("exec", "server", "grep", "-E", "^(Cap...|NoNewPrivs)", "/proc/self/status").stdout
+    found = dict(line.split() for line in status.splitlines())
+    assert found.pop("NoNewPrivs:") == "1"
+    assert len(found) == 5
+    assert set(found.values()) == {"0000000000000000"}
+
+
+@pytest.mark.parametrize("service", ["server", "prometheus"])
+def test_the_engine_confines_what_it_runs(compose: Compose, service: str) -> None:
+    """As the engine tells it: not root, nothing writable but volumes, no capabilities, nothing of the host."""
+    container = compose("ps", "--quiet", service).stdout.strip()
+    command = ["docker", "inspect", container]
+    (found,) = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    host = found["HostConfig"]
+    assert found["Config"]["User"] not in ("", "0", "root")
+    assert (host["ReadonlyRootfs"], host["Privileged"], host["CapDrop"]) == (True, False, ["ALL"])
+    assert host["CapAdd"] is None
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert "host" not in (host["NetworkMode"], host["PidMode"], host["IpcMode"])
+    assert not [mount for mount in found["Mounts"] if mount["Type"] == "bind" and mount["RW"]]
 
 
 def test_stopping_drains(compose: Compose) -> None:

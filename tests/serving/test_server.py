@@ -19,9 +19,10 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from imaging.files import read_image
+from imaging.files import fit_image
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.client import CallError, Client
@@ -397,12 +398,12 @@ class TestCallersWhoLeave:
         """Two hundred files that take two seconds, and a caller who leaves after 0.3 s."""
         decoded = []
 
-        def read_slowly(file: bytes, shape: tuple[int, int, int], max_pixels: int) -> Pixels:
+        def fit_slowly(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
             time.sleep(0.01)
-            decoded.append(file)
-            return read_image(file, shape, max_pixels)
+            decoded.append(image)
+            return fit_image(image, shape)
 
-        monkeypatch.setattr("serving.codec.read_image", read_slowly)
+        monkeypatch.setattr("serving.decoding.fit_image", fit_slowly)
         server = start_server(models)
         with Client(target(server)) as client, pytest.raises(CallError) as error:
             client.classify([encode(gradient())] * 200, timeout_seconds=0.3)

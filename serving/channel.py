@@ -1,0 +1,68 @@
+"""How a client reaches a server: in the clear or over TLS, as somebody or as nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+OPTIONS: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", -1)]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a client shows, and what it expects to be shown. The defaults show and expect nothing.
+
+    Attributes:
+        tls_ca: PEM file of the authorities of the server's certificate; None speaks in the clear.
+        tls_certificate: PEM file of the client's own certificate chain, where the server asks for one.
+        tls_key: PEM file of its private key.
+        tls_server_name: Name that the server's certificate must be of, where that is not the target's host.
+        token: Sent with every call as `authorization: Bearer`.
+    """
+
+    tls_ca: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_server_name: str | None = None
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would be passed over in silence.
+
+        Raises:
+            ValueError: A certificate comes without its key, or something of TLS without `tls_ca`.
+        """
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key come together or not at all")
+        if self.tls_ca is None and (self.tls_certificate or self.tls_server_name):
+            raise ValueError("a certificate or a server name needs tls_ca, without which there is no TLS")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with every call."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+    def open_channel(self, target: str) -> grpc.Channel:
+        """Prepare a connection; nothing is sent before the first call.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        if self.tls_ca is None:
+            return grpc.insecure_channel(target, options=OPTIONS)
+        name = self.tls_server_name
+        return grpc.secure_channel(
+            target,
+            grpc.ssl_channel_credentials(
+                self.tls_ca.read_bytes(),
+                self.tls_key.read_bytes() if self.tls_key else None,
+                self.tls_certificate.read_bytes() if self.tls_certificate else None,
+            ),
+            options=[*OPTIONS, *([("grpc.ssl_target_name_override", name)] if name else [])],
+        )
+
+
+IN_THE_CLEAR = Credentials()
+"""Nobody in particular, over no TLS."""

@@ -1,0 +1,1 @@
+"""Who may call, over what, and how much of the server one caller may take."""

@@ -1,0 +1,94 @@
+"""What the server knows of who may call: its certificate and the tokens that it takes, kept up to date."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import grpc
+import structlog
+
+from serving.metrics import Metrics
+from serving.security.certificates import Certificate, CertificateFiles, grpc_credentials, load_certificate
+from serving.security.interceptor import TokenInterceptor
+from serving.security.metrics_port import Gate, MetricsServer
+from serving.security.reload import ReloadedFiles, Reloader
+from serving.security.settings import SecuritySettings
+from serving.security.tokens import Tokens, parse_tokens
+
+log = structlog.get_logger()
+
+
+class Credentials:
+    """Certificate and tokens of one server. Without either in the settings, nothing here runs."""
+
+    def __init__(self, settings: SecuritySettings, metrics: Metrics) -> None:
+        """Read and prove what the settings name.
+
+        Raises:
+            CredentialsRefused: It cannot be used.
+        """
+        self._settings = settings
+        self._metrics = metrics
+        self._certificate = _watch_certificate(settings, metrics)
+        self._tokens = _watch_tokens(settings, metrics)
+        self._reloader = Reloader([one for one in (self._certificate, self._tokens) if one is not None])
+        if self._tokens and not self._certificate:
+            log.warning("tokens come in the clear: set tls_certificate, or let what is in front end TLS")
+
+    def interceptors(self) -> list[grpc.ServerInterceptor]:
+        """What stands before all other interceptors."""
+        tokens = self._tokens
+        return [TokenInterceptor(lambda: tokens.current, self._metrics)] if tokens else []
+
+    def add_port(self, server: grpc.Server, address: str) -> int:
+        """Open a gRPC port, and give its number.
+
+        Raises:
+            RuntimeError: It cannot be listened on.
+        """
+        if not self._certificate:
+            return server.add_insecure_port(address)
+        asks = self._settings.tls_client_ca is not None
+        return server.add_secure_port(address, grpc_credentials(self._current_certificate, asks))
+
+    def open_metrics(self, host: str, port: int) -> MetricsServer:
+        """Open the metrics port under the same certificate and tokens.
+
+        Raises:
+            OSError: It cannot be listened on.
+        """
+        tokens, certificate = self._tokens, self._certificate
+        gate = Gate(
+            tls=(lambda: certificate.current.for_http) if certificate else None,
+            tokens=(lambda: tokens.current) if tokens else None,
+            refused=self._metrics.refused_callers,
+        )
+        return MetricsServer.open(host, port, self._metrics.registry, gate)
+
+    def close(self) -> None:
+        """Stop looking at the files."""
+        self._reloader.close()
+
+    def _current_certificate(self) -> Certificate:
+        assert self._certificate is not None  # noqa: S101  asked for only where there is one
+        return self._certificate.current
+
+
+def _watch_certificate(settings: SecuritySettings, metrics: Metrics) -> ReloadedFiles[Certificate] | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    load = partial(load_certificate, files)
+    return ReloadedFiles("certificate", files.paths, load, metrics.credential_reloads)
+
+
+def _watch_tokens(settings: SecuritySettings, metrics: Metrics) -> ReloadedFiles[Tokens] | None:
+    path = settings.tokens
+    if path is None:
+        return None
+
+    def load(contents: tuple[bytes, ...]) -> Tokens:
+        """The tokens in the file."""
+        return Tokens(parse_tokens(contents[0], path))
+
+    return ReloadedFiles("tokens", [path], load, metrics.credential_reloads)

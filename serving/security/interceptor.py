@@ -1,0 +1,69 @@
+"""Asks every call for its token, before its message is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import grpc
+
+from serving.errors import Forbidden, RequestError, Unauthenticated
+from serving.interceptor import status_code
+from serving.metrics import Metrics
+from serving.security.scopes import scope_of
+from serving.security.tokens import Tokens
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
+
+REFUSALS = ThreadPoolExecutor(1, thread_name_prefix="refusal")
+"""Strangers hold up nobody but each other: none of the threads that answer calls is spent on them."""
+
+
+class TokenInterceptor(grpc.ServerInterceptor):
+    """Stands before all others; whether a method exists is not said to whom it does not let pass."""
+
+    def __init__(self, tokens: Callable[[], Tokens], metrics: Metrics) -> None:
+        """Ask for tokens.
+
+        Args:
+            tokens: Those that are taken as of now.
+            metrics: Where refusals are counted.
+        """
+        self._tokens = tokens
+        self._refused = {
+            kind: metrics.refused_callers.labels("grpc", status_code(kind).name)
+            for kind in (Unauthenticated, Forbidden)
+        }
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Let a call pass, or answer it with the reason why not."""
+        scope = scope_of(handler_call_details.method)
+        if scope is not None:
+            try:
+                self._tokens().require(_authorization(handler_call_details), scope)
+            except (Unauthenticated, Forbidden) as error:
+                self._refused[type(error)].inc()
+                return _refusal(error)
+        return continuation(handler_call_details)
+
+
+def _authorization(details: grpc.HandlerCallDetails) -> str | None:
+    """The one `authorization` of a call; several count as none."""
+    found = [value for key, value in details.invocation_metadata or () if key == "authorization"]
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+
+
+def _refusal(error: RequestError) -> Handler:
+    """Ends a call of any kind: as a stream of requests, none of which is waited for."""
+
+    def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Say why."""
+        context.abort(status_code(type(error)), str(error))
+
+    refuse.experimental_thread_pool = REFUSALS  # type: ignore[attr-defined]  # where gRPC looks for it
+    return grpc.stream_stream_rpc_method_handler(refuse)

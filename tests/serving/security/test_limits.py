@@ -1,0 +1,175 @@
+"""Every limit, tried one past its edge; whoever keeps to it is answered."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from h2.settings import SettingCodes
+from PIL import Image
+
+from benchmarks.fuzzing.images import many_scans
+from benchmarks.fuzzing.peers import Peer
+from imaging.files import MAX_SCANS, ImageError, read_image
+from protos.consort.v1 import classifier_pb2 as pb
+from protos.open_inference.v2 import grpc_service_pb2 as inference
+from serving.client import CallError, Client
+from serving.server import Server
+from tests.conftest import StartServer
+from tests.imaging.test_files import encode, gradient
+from tests.serving.security.callers import code_of
+from tests.serving.test_server import target
+
+LIST_MODELS = "/consort.v1.Classifier/ListModels"
+ENHANCE_YOUR_CALM = 11
+"""HTTP/2's word for a peer that asks too much."""
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def refusal(server: Server, images: list[bytes] | np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> CallError:
+    """The error of a call that must fail; the server answers the next one."""
+    with Client(target(server), 60) as client:
+        with pytest.raises(CallError) as error:
+            client.classify(images)
+        client.classify(np.zeros((1, 1, 4, 4), np.uint8))
+    return error.value
+
+
+class TestOneCall:
+    def test_of_too_many_bytes(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_call_bytes=2000)
+        exact = pb.ClassifyRequest(model_name="x" * 1997).SerializeToString()
+        assert len(exact) == 2000
+        assert code_of(server, "/consort.v1.Classifier/Classify", message=exact) == grpc.StatusCode.NOT_FOUND
+        assert code_of(server, "/consort.v1.Classifier/Classify", message=exact + b"\x28\x01") == EXHAUSTED
+
+    def test_of_too_many_bytes_once_decompressed(self, models: Path, start_server: StartServer) -> None:
+        """A million zeros in a thousand bytes; the limit holds for what comes out."""
+        server = start_server(models, max_call_bytes=20_000)
+        for content, code in ((b"", grpc.StatusCode.OK), (bytes(1_000_000), EXHAUSTED)):
+            message = gzip.compress(content)
+            assert len(message) < 20_000
+            with Peer(target(server)) as peer:
+                peer.send(peer.begin(LIST_MODELS, (("grpc-encoding", "gzip"),)), message, compressed=True)
+                assert peer.code() == code.value[0]
+
+    def test_of_too_many_images(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_call_images=3)
+        error = refusal(server, [encode(gradient())] * 4)
+        assert (error.code, error.message) == (INVALID, "the request has 4 images, expected 1 to 3")
+
+    def test_of_an_image_of_too_many_pixels(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_image_pixels=400)
+        with Client(target(server), 60) as client:
+            client.classify([encode(gradient(20))])
+        error = refusal(server, [encode(gradient(21))])
+        assert error.code == INVALID
+        assert "21x21 pixels, more than the limit of 400" in error.message
+
+    def test_of_images_of_too_many_pixels_together(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_call_pixels=800)
+        with Client(target(server), 60) as client:
+            client.classify([encode(gradient(20))] * 2)
+        error = refusal(server, [encode(gradient(20)), encode(gradient(20)), encode(gradient(1))])
+        assert (error.code, error.message) == (
+            INVALID,
+            "all images together pass the limit of 800 pixels with image 3 of 3",
+        )
+
+    def test_of_images_that_take_too_long(self, models: Path, start_server: StartServer) -> None:
+        """Each of them is small enough; none takes no time at all."""
+        error = refusal(start_server(models, max_decode_seconds=1e-9), [encode(gradient(20))] * 2)
+        assert (error.code, error.message) == (
+            INVALID,
+            "decoding passes the limit of 1e-09 s of processor time with image 1 of 2",
+        )
+
+    def test_of_too_much_metadata(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, max_metadata_bytes=4000)
+        assert code_of(server, LIST_MODELS, metadata=(("x", "y" * 3000),)) == grpc.StatusCode.OK
+        assert code_of(server, LIST_MODELS, metadata=(("x", "y" * 4000),)) == EXHAUSTED
+
+    def test_of_values_that_do_not_fit_the_shape(self, models: Path, start_server: StartServer) -> None:
+        """They are counted before they are turned into numbers, which would take many times the memory."""
+        tensor = inference.ModelInferRequest.InferInputTensor(name="pixels", datatype="UINT8", shape=(1, 1, 4, 4))
+        tensor.contents.uint_contents.extend([0] * 17)
+        request = inference.ModelInferRequest(inputs=[tensor]).SerializeToString()
+        assert (
+            code_of(start_server(models), "/inference.GRPCInferenceService/ModelInfer", message=request) == INVALID
+        )
+
+
+class TestOneImage:
+    def test_of_too_many_scans(self) -> None:
+        """A progressive JPEG of a few bytes a scan would otherwise take the time of decoding it for each."""
+        shape = (1, 8, 8)
+        own = many_scans(0).count(b"\xff\xda")
+        read_image(many_scans(MAX_SCANS - own), shape, 10**6)
+        with pytest.raises(ImageError, match=f"a JPEG file of {MAX_SCANS + 1} scans, more than {MAX_SCANS}"):
+            read_image(many_scans(MAX_SCANS - own + 1), shape, 10**6)
+
+    def test_that_is_a_bomb_is_refused_by_its_header(self, models: Path, start_server: StartServer) -> None:
+        """26 million pixels in a few thousand bytes."""
+        file = encode(Image.new("L", (5100, 5100)))
+        assert len(file) < 100_000
+        assert "more than the limit of 25000000" in refusal(start_server(models), [file]).message
+
+
+class TestOneConnection:
+    def test_is_told_how_many_calls_it_may_have_open(self, models: Path, start_server: StartServer) -> None:
+        """And one more is refused by HTTP/2 itself."""
+        with Peer(target(start_server(models, max_connection_streams=3))) as peer:
+            while peer.http.remote_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS, 2**32 - 1) > 3:
+                peer.receive()
+            assert peer.http.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] == 3
+
+    def test_that_grows_too_old_is_ended_and_its_client_goes_on(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        server = start_server(models, max_connection_age_seconds=0.2, connection_grace_seconds=0.2)
+        with Client(target(server), 60) as client, Peer(target(server)) as peer:
+            client.list_models()
+            assert peer.wait_for_the_end() in (0, None)
+            client.list_models()
+
+    def test_that_keeps_pinging_is_ended(self, models: Path, start_server: StartServer) -> None:
+        with Peer(target(start_server(models, min_ping_seconds=600))) as peer:
+            for _ in range(4):  # the first is free, two more are forgiven
+                peer.http.ping(bytes(8))
+            peer.flush()
+            assert peer.wait_for_the_end() == ENHANCE_YOUR_CALM
+
+    def test_that_says_nothing_is_ended(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models, handshake_seconds=0.2)
+        with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=60) as silent:
+            while silent.recv(1000):
+                pass
+
+
+def test_one_connection_too_many_is_closed(models: Path, start_server: StartServer) -> None:
+    """The one that is open goes on; once it ends, another may come."""
+    server = start_server(models, max_connections=1)
+    with Peer(target(server)) as first:
+        first.send(first.begin(LIST_MODELS), b"")
+        assert first.code() == 0
+        with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=60) as second:
+            while second.recv(1000):
+                pass
+        first.send(first.begin(LIST_MODELS), b"")
+        assert first.code() == 0
+    wait_until_answered(server)
+
+
+def wait_until_answered(server: Server) -> None:
+    """Wait until a new connection is taken."""
+    for _ in range(300):
+        if code_of(server, LIST_MODELS) == grpc.StatusCode.OK:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no connection is taken")
