@@ -5,11 +5,14 @@ ServingError
 │   ├── SettingsError      a setting is unknown, or its value is not usable
 │   ├── BundleRefused      a bundle fails one of its proofs
 │   ├── ProviderInactive   the execution provider asked for does not run
-│   └── PortTaken          a port cannot be listened on
+│   ├── PortTaken          a port cannot be listened on
+│   └── TracingMissing     tracing is asked for and not installed
 └── RequestError           one call fails; the server goes on
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
     ├── UnknownModel       no such model or version is served
     ├── Overloaded         more calls or images wait than the settings allow
+    │   ├── TooManyCalls   as many calls are in progress as may be
+    │   └── QueueFull      the images do not fit into the model's queue
     ├── ShuttingDown       the server is stopping and takes no more
     └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
 
@@ -42,6 +45,10 @@ class PortTaken(StartupError):
     """A port cannot be listened on."""
 
 
+class TracingMissing(StartupError):
+    """Tracing is asked for and not installed."""
+
+
 class RequestError(ServingError):
     """One call fails; the server goes on."""
 
@@ -64,6 +71,14 @@ class Overloaded(RequestError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyCalls(Overloaded):
+    """As many calls are in progress as may be."""
+
+
+class QueueFull(Overloaded):
+    """The images do not fit into the model's queue."""
 
 
 class ShuttingDown(RequestError):

@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.readiness import LIVENESS
+
 TIMEOUT_SECONDS = 3.0
 
 
@@ -16,15 +18,22 @@ def main() -> int:
     """Print the status of the server; 0 if it is SERVING, else 1."""
     parser = argparse.ArgumentParser(prog="python -m serving.health", description=__doc__)
     parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
-    return check(parser.parse_args().target)
+    parser.add_argument(
+        "--service",
+        default="",
+        help=f"what to ask about: {LIVENESS!r} for whether the process answers, by default "
+        "whether calls should be sent",
+    )
+    arguments = parser.parse_args()
+    return check(arguments.target, arguments.service)
 
 
-def check(target: str) -> int:
+def check(target: str, service: str = "") -> int:
     """Ask the server at `target` through grpc.health.v1."""
     with grpc.insecure_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
         try:
-            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+            reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             print(f"{target}: {error.code().name}: {error.details()}", file=sys.stderr)
             return 1

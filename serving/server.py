@@ -9,13 +9,14 @@ from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import start_http_server
 
 from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
+from serving.access_log import open_access_log
 from serving.admission import Admission
 from serving.errors import PortTaken
 from serving.inference import InferenceThreads
@@ -24,8 +25,10 @@ from serving.metrics import Metrics
 from serving.models import Models, load_models
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
+from serving.readiness import Health
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
+from serving.tracing import open_tracing
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
 OPEN_INFERENCE_SERVICE = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -61,9 +64,10 @@ class Server:
         threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
+        self._tracing = open_tracing(settings.trace_endpoint)
         self._models = load_models(settings, self._inference_threads, self._metrics)
-        self._health = health.HealthServicer()
-        self._interceptor = CallInterceptor(self._metrics)
+        self._health = Health()
+        self._interceptor = CallInterceptor(self._metrics, [*self._tracing, *open_access_log(settings)])
         self._grpc = self._build_grpc()
         self._open_ports()
         self._report_serving()
@@ -85,9 +89,11 @@ class Server:
         self._asked_to_stop.set()
 
     def drain(self) -> None:
-        """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
-        log.info("draining", grace_seconds=self.settings.grace_seconds)
+        """Report NOT_SERVING, refuse calls after a delay, let those in progress finish within `grace_seconds`."""
+        delay_seconds = self.settings.drain_delay_seconds
+        log.info("draining", drain_delay_seconds=delay_seconds, grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
+        time.sleep(delay_seconds)  # calls are taken meanwhile: who sends them has yet to hear
         stopped = self._grpc.stop(self.settings.grace_seconds)
         if not stopped.wait(FLUSH_SECONDS):
             self._interceptor.cancel_streams()
@@ -99,6 +105,8 @@ class Server:
         self._inference_threads.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
+        for tracing in self._tracing:
+            tracing.close()
         log.info("stopped")
 
     def _build_grpc(self) -> grpc.Server:
@@ -117,7 +125,7 @@ class Server:
             ClassifierServicer(self._models, admission, settings), server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInferenceServicer(self._models, admission, settings), server
+            OpenInferenceServicer(self._models, admission, settings, self._health.is_ready), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
@@ -146,7 +154,7 @@ class Server:
 
     def _report_serving(self) -> None:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            self._health.report_serving(service)
 
 
 def _log_models(models: Models) -> None:
