@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,16 @@ def run_server(*arguments: str, module: str = "serving") -> Iterator[Running]:
         else:
             raise RuntimeError(f"{module} did not start: {''.join(said)}")
         ready = json.loads(said[-1])
+        reader = threading.Thread(target=_read_on, args=(process.stderr,))
+        reader.start()
         try:
             yield Running(process.pid, f"127.0.0.1:{ready['grpc_port']}", ready["metrics_port"])
         finally:
             process.terminate()
+            reader.join()
+
+
+def _read_on(log: IO[str]) -> None:
+    """A pipe that nobody reads fills up, and then holds up whoever writes into it."""
+    for _ in log:
+        pass
