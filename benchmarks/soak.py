@@ -1,8 +1,8 @@
 """Whether a server stays as it is under hours of mixed load and crashing clients: `python -m benchmarks.soak`.
 
 Starts a server, sends it the mix at an even rate (`benchmarks.mix`) while clients crash (`benchmarks.crashes`),
-and prints by minute what callers saw and what the process holds. Exit code 1 if calls ended as they must not, memory
-grew by more than the limit, or descriptors were left open.
+and prints by minute what callers saw and what the process holds. Exit code 1 if calls ended as they must not,
+memory grew by more than the limit, or descriptors were left open.
 """
 
 from __future__ import annotations
