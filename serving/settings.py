@@ -49,7 +49,7 @@ class ServerSettings(BaseSettings):
     provider: Provider | Literal["auto"] = "cpu"
     """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
     installed and takes the fastest that passes the bundle's self-check."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """Inference threads; by default as many as the CPU quota and affinity allow."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
