@@ -21,7 +21,7 @@ from benchmarks.load import METHOD, classify_request, pixels_of
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2 as open_inference
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 30.0
 CANCEL_SECONDS = 0.002
 MODEL, SHAPE = "mnist", (1, 28, 28)
 

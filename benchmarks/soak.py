@@ -1,8 +1,9 @@
 """Whether a server stays as it is under hours of mixed load and crashing clients: `python -m benchmarks.soak`.
 
-Starts a server, sends it the mix at an even rate (`benchmarks.mix`) while clients crash (`benchmarks.crashes`),
-and prints by minute what callers saw and what the process holds. Exit code 1 if calls ended as they must not,
-memory grew by more than the limit, or descriptors were left open.
+Starts a server, brings it to its largest size by a burst of as many calls as it takes at once, sends it the mix
+at an even rate (`benchmarks.mix`) while clients crash (`benchmarks.crashes`), and prints by minute what callers
+saw and what the process holds. Exit code 1 if calls ended as they must not, memory grew by more than the limit,
+or descriptors were left open.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.crashes import crash_repeatedly
-from benchmarks.load import callers
-from benchmarks.mix import Ended, make_kinds, run_mix
+from benchmarks.load import Load, callers, classify_request, drive, pixels_of
+from benchmarks.mix import MODEL, SHAPE, Ended, make_kinds, run_mix
 from benchmarks.servers import run_server
 
 STEADY_KIND = "one image"
 """Its latencies are shown."""
+BURST_CALLERS, BURST_IMAGES = 128, 8
+"""As many calls as a server has in progress at most: a thread each, which keeps its memory."""
 SAMPLE_SECONDS = 2.0
 REST_SECONDS = 5.0
 """From the last answer until what is left open counts as left."""
@@ -45,10 +48,12 @@ class SoakSettings(BaseSettings):
 
     minutes: float = Field(30.0, gt=0)
     """How long."""
-    warm_up_minutes: int = Field(3, ge=0)
+    warm_up_minutes: int = Field(2, ge=0)
     """Whole minutes before growth is counted."""
     calls_per_second: float = Field(20.0, gt=0)
     """Of the mix."""
+    burst_seconds: float = Field(15.0, gt=0)
+    """How long the burst before it lasts."""
     crash_pause_seconds: float = Field(5.0, gt=0)
     """Between two clients that are killed."""
     max_growth: float = Field(0.05, ge=0)
@@ -88,6 +93,8 @@ def main() -> int:
     server_arguments = ("--models", str(settings.models), "--default-model", "mnist", "--log-format", "json")
     with callers(2) as pool, run_server(*server_arguments) as server:
         before = look_at(server.pid, 0.0)
+        burst = classify_request(pixels_of(BURST_IMAGES, SHAPE), MODEL)
+        drive(Load(server.target, burst, BURST_IMAGES, BURST_CALLERS, settings.burst_seconds), pool, 2)
         mix = pool.submit(run_mix, server.target, settings.calls_per_second, seconds, settings.seed)
         crashes = pool.submit(
             crash_repeatedly, server.target, seconds, settings.crash_pause_seconds, settings.seed
