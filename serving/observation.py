@@ -1,6 +1,6 @@
 """What is known of one call while it runs, for those that watch calls: the access log and tracing.
 
-Nobody watches by default, and then there is no record and nothing to pay. A record never holds images.
+Nobody watches by default, and then there is no record and nothing to pay. A record never holds images or tokens.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ REQUEST_ID = "x-request-id"
 """Metadata of a call by which its caller names it, and of its reply."""
 MAX_REQUEST_ID = 128
 """Longest request id that is taken over, in characters; the rest is cut off."""
+TRACE_CONTEXT = ("traceparent", "tracestate")
+"""Metadata by which a call belongs to a trace (W3C Trace Context). No other is kept: there may be tokens in it."""
 UNWATCHED = "/grpc.health.v1.Health/"
 """Probes call it all the time, and nobody wants to read that they did."""
 
@@ -32,7 +34,7 @@ class CallRecord:
     Attributes:
         method: In full, as `/consort.v1.Classifier/Classify`.
         request_id: The caller's, or one made for the call.
-        metadata: What came with the call; of several values under one name the last.
+        trace_context: Metadata that says which trace it belongs to, by name.
         began: When it arrived, on the clock of `time.perf_counter`.
         ended: When its answer was ready, on the same clock.
         code: Its gRPC status.
@@ -47,7 +49,7 @@ class CallRecord:
 
     method: str
     request_id: str
-    metadata: dict[str, str]
+    trace_context: dict[str, str]
     began: float
     ended: float = 0.0
     code: grpc.StatusCode = grpc.StatusCode.OK
@@ -80,10 +82,12 @@ class CallWatch:
         """Open a call's record and give its caller the request id; None if nobody watches."""
         if not self._watchers or method.startswith(UNWATCHED):
             return None
-        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-        request_id = metadata.get(REQUEST_ID, "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
+        began = time.perf_counter()
+        metadata = dict(context.invocation_metadata())
+        request_id = str(metadata.get(REQUEST_ID, ""))[:MAX_REQUEST_ID] or uuid.uuid4().hex
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        record = CallRecord(method, request_id, metadata, time.perf_counter())
+        trace_context = {name: str(metadata[name]) for name in TRACE_CONTEXT if name in metadata}
+        record = CallRecord(method, request_id, trace_context, began)
         _current.set(record)  # gRPC runs every call in a context of its own
         return record
 

@@ -78,7 +78,7 @@ class Tracing:
     def end(self, record: CallRecord) -> None:
         """Make a call's spans, where its caller, or the sampler, wants them."""
         clock = time.time_ns() - int(time.perf_counter() * 1e9)
-        parent = self._propagator.extract(record.metadata)
+        parent = self._propagator.extract(record.trace_context)
         service, _, method = record.method.lstrip("/").partition("/")
         span = self._tracer.start_span(
             record.method.lstrip("/"),
