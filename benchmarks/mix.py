@@ -71,7 +71,7 @@ def make_kinds() -> tuple[Kind, ...]:
         Kind("Open Inference", 10, "/inference.GRPCInferenceService/ModelInfer", _infer_request(), ok),
         Kind("list", 5, "/consort.v1.Classifier/ListModels", b"", ok),
         Kind("wrong shape", 5, METHOD, wrong, frozenset({"INVALID_ARGUMENT"})),
-        Kind("junk bytes", 2, METHOD, b"\xff" * 50, frozenset({"INTERNAL"})),  # what gRPC says of such
+        Kind("junk bytes", 2, METHOD, b"\xff" * 50, frozenset({"INTERNAL", "INVALID_ARGUMENT"})),
         Kind("late", 4, METHOD, one, frozenset({"OK", "DEADLINE_EXCEEDED"}), timeout_seconds=0.003),
         Kind("cancelled", 4, METHOD, many, frozenset({"OK", "CANCELLED"}), is_cancelled=True),
     )

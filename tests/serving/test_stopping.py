@@ -36,7 +36,7 @@ def status(channel: grpc.Channel, service: str) -> int:
 
 def test_a_server_that_drains_is_alive_and_not_ready(models: Path, start_server: Callable[..., Server]) -> None:
     """For as long as the delay lasts calls are still taken."""
-    server = start_server(models, drain_delay_seconds=3)
+    server = start_server(models, drain_delay_seconds=5)
     services = ("", SERVICE, OPEN_INFERENCE_SERVICE)
     with grpc.insecure_channel(target(server)) as channel:
         other = open_inference_grpc.GRPCInferenceServiceStub(channel)
@@ -131,7 +131,7 @@ def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path) -> Non
 
 
 def test_with_a_delay_callers_who_heed_the_health_see_no_failure_at_all(models: Path) -> None:
-    with serving("--models", str(models), "--drain-delay-seconds", "3") as (process, event):
+    with serving("--models", str(models), "--drain-delay-seconds", "5") as (process, event):
         callers = Callers(event["grpc_port"], heed_health=True)
         wait_for(lambda: len(callers.codes) > 5 * CALLERS)
         process.send_signal(signal.SIGTERM)
