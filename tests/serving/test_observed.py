@@ -150,7 +150,7 @@ class TestCallersWhoLeave:
             leaving.cancel()
             wait_for(lambda: gone(server, "cancelled", "dropped") == 1)
             with pytest.raises(grpc.RpcError):
-                stub.Classify(raw(), timeout=0.3)
+                stub.Classify(raw(), timeout=2)
             wait_for(lambda: gone(server, "expired", "dropped") == 1)
             running.cancel()
             gate.open()
