@@ -20,7 +20,7 @@ $(SERVE): pyproject.toml constraints.txt
 
 $(DEVELOP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,tracing,dev]'
 	@touch $@ $(SERVE)
 
 # Triton's client, for the tests that call the server with it; its pins do not go with ours.

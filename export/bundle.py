@@ -17,11 +17,13 @@ import onnxruntime
 from pydantic import ValidationError
 
 from export.errors import BundleError
+from export.expected import measure_expected
 from export.folding import fold
 from export.graph import ServedNetwork, write_graph
 from export.manifest import (
     FORMAT_VERSION,
     Averaging,
+    Expected,
     Figures,
     Manifest,
     Member,
@@ -74,11 +76,11 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
             for network, graph in zip(networks, graphs, strict=True):
                 write_graph(ServedNetwork(fold(network)), shape, graph)
             parity = prove_parity([ServedNetwork(network) for network in networks], graphs, shape)
-            quantization = None
+            predictions, quantization = Predictions.load(run.folder / PREDICTIONS_FILE), None
             if int8_data is not None:
-                float32 = Predictions.load(run.folder / PREDICTIONS_FILE)
-                summary, quantization = quantize(graphs, members, float32, int8_data)
-            manifest = _describe(run.settings, summary, place, graphs, parity, quantization)
+                summary, predictions, quantization = quantize(graphs, members, predictions, int8_data)
+            expected = measure_expected(predictions.held_out)
+            manifest = _describe(run.settings, summary, place, graphs, parity, quantization, expected)
             write_manifest(manifest, folder)
             return _move_into_place(folder, place)
     except OSError as error:
@@ -98,6 +100,7 @@ def _describe(
     graphs: Sequence[Path],
     parity: Parity,
     quantization: Quantization | None,
+    expected: Expected,
 ) -> Manifest:
     ensemble = summary.ensemble
     channels, height, width = settings.image_shape
@@ -117,6 +120,7 @@ def _describe(
                 | {"data": settings.data, "data_sha256": settings.data_sha256},
                 "parity": parity,
                 "quantization": quantization,
+                "expected": expected,
                 "self_check": _make_self_check(
                     graphs,
                     settings.image_shape,

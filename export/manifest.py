@@ -137,6 +137,19 @@ class Quantization(Part):
     """Largest absolute difference in any probability of the plain average."""
 
 
+class Expected(Part):
+    """What the ensemble, all members asked, says of the held-out images: to be set beside what it says in use."""
+
+    images: Count
+    """How many held-out images."""
+    class_shares: tuple[Share, ...]
+    """Share of images of each top class, in the order of the class labels."""
+    entropy: float = Field(ge=0)
+    """Mean entropy of the plain average, in nats."""
+    agreement: Share
+    """Mean share of members whose top class is the ensemble's."""
+
+
 class SelfCheck(Part):
     """Inputs with the outputs they must give; the server replays them when it loads the bundle."""
 
@@ -182,6 +195,8 @@ class Manifest(Part):
     """Proof that the graphs compute what was trained."""
     quantization: Quantization | None = Field(None, exclude_if=lambda value: value is None)
     """What int8 cost; absent where members compute in float32."""
+    expected: Expected | None = Field(None, exclude_if=lambda value: value is None)
+    """What drift is measured against; absent in bundles that were written before it was recorded."""
     self_check: SelfCheck
     """Proof, on the serving machine, that they still do."""
     tools: dict[str, str]
@@ -202,6 +217,10 @@ class Manifest(Part):
             found_bytes == expected_bytes,
             f"self_check.pixels_base64: {found_bytes} bytes, expected {expected_bytes}",
         )
+        if self.expected is not None:
+            shares = self.expected.class_shares
+            _require(len(shares) == classes, f"expected.class_shares: {len(shares)} values, expected {classes}")
+            _require(abs(sum(shares) - 1) < 1e-6, f"expected.class_shares: sum {sum(shares):.6f}, expected 1")
         _require(
             len(check.member_probabilities) == len(self.members)
             and all(len(member) == check.images for member in check.member_probabilities)

@@ -41,7 +41,7 @@ QUANTIZED = ("Conv", "Gemm", "MaxPool", "Relu")
 
 def quantize(
     graphs: Sequence[Path], members: Members, float32: Predictions, dataset: Dataset
-) -> tuple[Summary, Quantization]:
+) -> tuple[Summary, Predictions, Quantization]:
     """Make the members' graphs int8 and measure what comes out.
 
     Args:
@@ -51,7 +51,7 @@ def quantize(
         dataset: The images that they were trained and measured on.
 
     Returns:
-        The figures of the int8 ensemble, at a temperature of its own, and what it lost.
+        The figures of the int8 ensemble, at a temperature of its own, what it predicts, and what it lost.
 
     Raises:
         QuantizationError: It lost too much.
@@ -64,8 +64,8 @@ def quantize(
     quantization = compare(float32.held_out, held_out, dataset.held_out.labels, len(calibration))
     require_small_loss(quantization, len(dataset.held_out))
     # Only now, when nothing is left to decide, are the test images looked at.
-    train, test = predict(graphs, dataset.train_sample), predict(graphs, dataset.test)
-    return summarize(members, Predictions(train, held_out, test), dataset), quantization
+    predictions = Predictions(predict(graphs, dataset.train_sample), held_out, predict(graphs, dataset.test))
+    return summarize(members, predictions, dataset), predictions, quantization
 
 
 def quantize_graph(path: Path, calibration: Images) -> None:

@@ -12,9 +12,10 @@ import grpc
 
 from serving.batch import Answer, Effort
 from serving.ensemble import Pixels
-from serving.errors import CallerGone, Overloaded
+from serving.errors import CallerGone, TooManyCalls
 from serving.metrics import Timing
 from serving.models import Model
+from serving.observation import note_answer, note_question
 
 RETRY_SECONDS = 0.1
 """When to try again after too many calls were in progress."""
@@ -33,10 +34,10 @@ class Admission:
         """Hold a place for a call, from before its request is decoded until its reply is ready.
 
         Raises:
-            Overloaded: All places are taken.
+            TooManyCalls: All places are taken.
         """
         if not self._free.acquire(blocking=False):
-            raise Overloaded(
+            raise TooManyCalls(
                 f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
             )
         call = AdmittedCall(context)
@@ -64,11 +65,12 @@ class AdmittedCall:
         """Queue the images and wait for their turn; a caller that goes before it takes them out of the queue.
 
         Raises:
-            Overloaded: The queue is full.
+            QueueFull: The images do not fit.
             ShuttingDown: The server is stopping.
             CallerGone: Nobody waits for the answer any more.
         """
         self._decode_seconds = time.perf_counter() - self._arrived
+        note_question(model.manifest, len(pixels), self._arrived, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
 
         def drop() -> None:
@@ -94,4 +96,5 @@ class AdmittedCall:
         )
         model.metrics.count(answer.verdict)
         model.metrics.time(timing)
+        note_answer(timing)
         return timing

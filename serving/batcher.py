@@ -14,8 +14,9 @@ from concurrent.futures import Future
 
 from serving.batch import Answer, Batch, Call, Effort, Members
 from serving.ensemble import Pixels
-from serving.errors import CallerGone, Overloaded, ShuttingDown
+from serving.errors import CallerGone, QueueFull, ShuttingDown
 from serving.inference import InferenceThreads, Task
+from serving.metrics import Waiting
 
 
 class Batcher:
@@ -58,7 +59,7 @@ class Batcher:
         dropped too, and its future raises CallerGone.
 
         Raises:
-            Overloaded: The images would not fit.
+            QueueFull: The images would not fit.
             ShuttingDown: `close` was called.
         """
         expires = math.inf if timeout_seconds is None else time.perf_counter() + timeout_seconds
@@ -69,7 +70,7 @@ class Batcher:
             if self._waiting_images + len(pixels) > self._max_queue_images:
                 self._drop_the_gone()
             if self._waiting_images + len(pixels) > self._max_queue_images:
-                raise Overloaded(
+                raise QueueFull(
                     f"{self._waiting_images} images wait already, {len(pixels)} more would exceed the limit of "
                     f"{self._max_queue_images}; try again later",
                     retry_after_seconds=call.arrived - self._waiting[0].arrived,
@@ -100,6 +101,12 @@ class Batcher:
         """Give up an idle queue to which nobody will submit any more; the threads forget it."""
         self._threads.leave(self)
         del self._members  # which holds this queue in turn: without the circle, memory is given back at once
+
+    def waiting(self) -> Waiting:
+        """What waits now."""
+        with self._changed:
+            oldest = time.perf_counter() - self._waiting[0].arrived if self._waiting else 0.0
+            return Waiting(len(self._waiting), self._waiting_images, oldest)
 
     def close(self) -> None:
         """Refuse new calls, and wait until those that came are answered."""

@@ -6,7 +6,8 @@ ServingError
 │   ├── BundleRefused      a bundle, or a model's labels, fails one of the proofs
 │   ├── ProviderInactive   the execution provider asked for does not run
 │   ├── CredentialsRefused a certificate, a key or a file of tokens cannot be used
-│   └── PortTaken          a port cannot be listened on
+│   ├── PortTaken          a port cannot be listened on
+│   └── TracingMissing     tracing is asked for and not installed
 └── RequestError           one call fails; the server goes on
     ├── Unauthenticated    the caller shows no token that is known
     ├── Forbidden          the caller's token does not allow this call
@@ -15,6 +16,8 @@ ServingError
     ├── ControlOff         models are not controlled by call here
     ├── LoadRefused        the model was not loaded as asked for, because a bundle was refused
     ├── Overloaded         more calls or images wait than the settings allow
+    │   ├── TooManyCalls   as many calls are in progress as may be
+    │   └── QueueFull      the images do not fit into the model's queue
     ├── ShuttingDown       the server is stopping and takes no more
     └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
 
@@ -49,6 +52,10 @@ class CredentialsRefused(StartupError):
 
 class PortTaken(StartupError):
     """A port cannot be listened on."""
+
+
+class TracingMissing(StartupError):
+    """Tracing is asked for and not installed."""
 
 
 class RequestError(ServingError):
@@ -89,6 +96,14 @@ class Overloaded(RequestError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyCalls(Overloaded):
+    """As many calls are in progress as may be."""
+
+
+class QueueFull(Overloaded):
+    """The images do not fit into the model's queue."""
 
 
 class ShuttingDown(RequestError):

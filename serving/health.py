@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.channel import Credentials
+from serving.channel import IN_THE_CLEAR, Credentials
+from serving.readiness import LIVENESS
 
 TIMEOUT_SECONDS = 3.0
 
@@ -20,6 +21,12 @@ def main() -> int:
     """Print the status of the server; 0 if it is SERVING, else 1."""
     parser = argparse.ArgumentParser(prog="python -m serving.health", description=__doc__)
     parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
+    parser.add_argument(
+        "--service",
+        default="",
+        help=f"what to ask about: {LIVENESS!r} for whether the process answers, by default "
+        "whether calls should be sent",
+    )
     for option in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):
         variable = f"CONSORT_CLIENT_{option.upper()}"
         parser.add_argument(
@@ -29,20 +36,20 @@ def main() -> int:
             help=f"as for python -m serving.client; also {variable}",
         )
     options = vars(parser.parse_args())
-    target = options.pop("target")
+    target, service = options.pop("target"), options.pop("service")
     try:
-        return check(target, Credentials(**options))
+        return check(target, service, Credentials(**options))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def check(target: str, credentials: Credentials) -> int:
-    """Ask the server at `target` through grpc.health.v1, which takes no token."""
+def check(target: str, service: str = "", credentials: Credentials = IN_THE_CLEAR) -> int:
+    """Ask the server at `target` about a service through grpc.health.v1, which takes no token."""
     with credentials.open_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
         try:
-            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+            reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_SECONDS)
         except grpc.RpcError as error:
             print(f"{target}: {error.code().name}: {error.details()}", file=sys.stderr)
             return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -25,6 +25,7 @@ from serving.errors import (
     UnknownModel,
 )
 from serving.metrics import Metrics
+from serving.observation import CallWatch, CallWatcher
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -40,6 +41,8 @@ STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
 """Subclasses take their nearest parent's status."""
 MAX_MESSAGE = 500
 """Longest message to a caller, in characters."""
+NO_METHOD = "(none)"
+"""Counts calls of methods that there are not, whatever their names."""
 MAX_BLOCKING_STREAMS = 4
 """Streams that hold a thread each, such as reflection's; fewer than the server's spare threads."""
 INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
@@ -54,8 +57,9 @@ log = structlog.get_logger()
 class CallInterceptor(grpc.ServerInterceptor):
     """Wraps the calls of every service on the server."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, watchers: Sequence[CallWatcher] = ()) -> None:
         self._metrics = metrics
+        self._watch = CallWatch(watchers)
         self._streams: set[grpc.ServicerContext] = set()
         self._free_streams = threading.Semaphore(MAX_BLOCKING_STREAMS)
 
@@ -71,12 +75,13 @@ class CallInterceptor(grpc.ServerInterceptor):
     ) -> Handler | None:
         """Wrap the handler that was found for a call."""
         handler = continuation(handler_call_details)
+        method = handler_call_details.method.rpartition("/")[2] if handler is not None else NO_METHOD
+        self._metrics.arrived.labels(method).inc()
         if handler is None:
             return None
         parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            method = handler_call_details.method.rpartition("/")[2]
-            answer = self._observe(method, _parse_first(parse, handler.unary_unary))
+            answer = self._observe(handler_call_details.method, _parse_first(parse, handler.unary_unary))
             return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
         if handler.unary_stream:
             stream = self._hold(_parse_in_stream(parse, handler.unary_stream))
@@ -84,32 +89,43 @@ class CallInterceptor(grpc.ServerInterceptor):
         stream = self._hold(_parse_in_stream(parse, cast(Behavior, handler.stream_stream)))
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialize)
 
-    def _observe(self, method: str, behavior: Behavior) -> Behavior:
+    def _observe(self, full_method: str, behavior: Behavior) -> Behavior:
+        method = full_method.rpartition("/")[2]
+
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             """`behavior`, counted and timed, with its errors as statuses."""
             started = time.perf_counter()
-            code = grpc.StatusCode.INTERNAL
+            code, reason = grpc.StatusCode.INTERNAL, None
+            record = self._watch.begin(full_method, context)
             try:
                 with self._metrics.in_flight.labels(method).track_inprogress():
                     response = behavior(request, context)
                 code = grpc.StatusCode.OK if context.is_active() else _code_of_the_gone(context)
+                if code is not grpc.StatusCode.OK:
+                    self._metrics.count_gone(method, code, ran=True)
                 return response
             except CallerGone as error:
-                code = _code_of_the_gone(context)
+                code, reason = _code_of_the_gone(context), type(error).__name__
+                self._metrics.count_gone(method, code, ran=False)
                 _abort(context, code, str(error))
             except RequestError as error:
-                code = status_code(type(error))
+                code, reason = status_code(type(error)), type(error).__name__
+                self._metrics.refused.labels(method, reason).inc()
                 if isinstance(error, Overloaded):
                     # What a client's retry policy waits for instead of its own back-off (gRFC A6).
                     pushback_ms = str(round(error.retry_after_seconds * 1e3))
-                    context.set_trailing_metadata((("grpc-retry-pushback-ms", pushback_ms),))
+                    more = context.trailing_metadata() or ()
+                    context.set_trailing_metadata((*more, ("grpc-retry-pushback-ms", pushback_ms)))
                 _abort(context, code, str(error))
-            except Exception:
+            except Exception as error:
+                reason = type(error).__name__
                 log.exception("call failed", method=method)
                 _abort(context, code, INTERNAL_MESSAGE)
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.call_seconds.labels(method, code.name).observe(seconds)
+                if record is not None:
+                    self._watch.end(record, code, reason)
 
         return answer
 

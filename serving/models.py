@@ -42,6 +42,7 @@ class Model:
             max_queue_images=settings.max_queue_images,
             max_delay_seconds=settings.max_delay_seconds,
         )
+        self.metrics.watch_queue(self.batcher.waiting)
 
     def run_member(self, member: int, pixels: Pixels) -> Floats:
         """What member `member`, counted from 0, says; see `Ensemble.run_member`."""

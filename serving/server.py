@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc, model_control_pb2, model_control_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
+from serving.access_log import open_access_log
 from serving.admission import Admission
 from serving.control import ModelControl, ModelControlServicer
 from serving.errors import PortTaken
@@ -23,11 +24,13 @@ from serving.metrics import Metrics
 from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.providers import require_provider
+from serving.readiness import Health
 from serving.rollout import Rollout
 from serving.security.connections import connection_options
 from serving.security.credentials import Credentials
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
+from serving.tracing import open_tracing
 from serving.watcher import Watcher
 
 SERVICE = classifier_pb2.DESCRIPTOR.services_by_name["Classifier"].full_name
@@ -66,12 +69,13 @@ class Server:
         self._inference_threads = InferenceThreads(threads)
         self._metrics = Metrics()
         self._credentials = Credentials(settings, self._metrics)
+        self._tracing = open_tracing(settings.trace_endpoint)
         self._admission = Admission(settings.max_concurrent_calls)
         self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
         self._rollout.start()
         self._watcher = Watcher(self._rollout, self._metrics, settings.watch_seconds)
-        self._health = health.HealthServicer()
-        self._interceptor = CallInterceptor(self._metrics)
+        self._health = Health()
+        self._interceptor = CallInterceptor(self._metrics, [*self._tracing, *open_access_log(settings)])
         self._grpc = self._build_grpc()
         self._open_ports()
         self._report_serving()
@@ -93,10 +97,12 @@ class Server:
         self._asked_to_stop.set()
 
     def drain(self) -> None:
-        """Report NOT_SERVING, refuse new calls, let those in progress finish within `grace_seconds`."""
-        log.info("draining", grace_seconds=self.settings.grace_seconds)
+        """Report NOT_SERVING, refuse calls after a delay, let those in progress finish within `grace_seconds`."""
+        delay_seconds = self.settings.drain_delay_seconds
+        log.info("draining", drain_delay_seconds=delay_seconds, grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
         self._watcher.stop()
+        time.sleep(delay_seconds)  # calls are taken meanwhile: who sends them has yet to hear
         stopped = self._grpc.stop(self.settings.grace_seconds)
         if not stopped.wait(FLUSH_SECONDS):
             self._interceptor.cancel_streams()
@@ -110,6 +116,8 @@ class Server:
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
         self._credentials.close()
+        for tracing in self._tracing:
+            tracing.close()
         log.info("stopped")
 
     def _build_grpc(self) -> grpc.Server:
@@ -129,7 +137,7 @@ class Server:
             ClassifierServicer(models, self._rollout.refusals, self._admission, settings), server
         )
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInferenceServicer(models, control, self._admission, settings), server
+            OpenInferenceServicer(models, control, self._admission, settings, self._health.is_ready), server
         )
         model_control_pb2_grpc.add_ModelControlServicer_to_server(ModelControlServicer(control), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -160,5 +168,5 @@ class Server:
 
     def _report_serving(self) -> None:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
-            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            self._health.report_serving(service)
         self._rollout.report_to(ModelHealth(self._health).report)

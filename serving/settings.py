@@ -67,7 +67,7 @@ class ServerSettings(SecuritySettings):
     provider: Provider | Literal["auto"] = "cpu"
     """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
     installed and takes the fastest that passes the bundle's self-check, so none that rounds to bfloat16."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024)
     """Inference threads; by default as many as the CPU quota and affinity allow."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
@@ -85,12 +85,21 @@ class ServerSettings(SecuritySettings):
     """Most calls of Classify and ModelInfer in progress, together; calls beyond are refused at once."""
     grace_seconds: float = Field(20.0, ge=0, le=86_400, allow_inf_nan=False)
     """How long calls in progress may take to finish after SIGTERM."""
+    drain_delay_seconds: float = Field(0.0, ge=0, le=86_400, allow_inf_nan=False)
+    """How long calls are still taken after SIGTERM, while the health already says NOT_SERVING; as long as load
+    balancers take to hear it. Comes before grace_seconds."""
     reflection: bool | None = None
     """Whether clients may ask for the services' descriptions; by default where anybody may call."""
     log_format: Literal["auto", "json", "text"] = "auto"
     """auto writes text to a terminal and JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe event that is logged."""
+    access_log_share: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    """Share of the calls that end with OK, chosen at random, of which the log tells in a line each."""
+    access_log_error_share: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
+    """The same of calls that end with anything else."""
+    trace_endpoint: str | None = Field(None, pattern=r"^https?://[^/]+$")
+    """OTLP collector that gets the spans of calls, as http://host:4317, https for TLS; needs consort[tracing]."""
     config: Path | None = None
     """TOML file of settings."""
 

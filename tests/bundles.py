@@ -50,6 +50,7 @@ def write_bundle(
     version: int = 1,
     shape: tuple[int, int, int] = (1, 4, 4),
     temperature: float = 1.0,
+    expected: dict[str, Any] | None = None,
 ) -> Path:
     """Write a bundle of stub members, valid in every respect; gives its folder."""
     folder = models / name / str(version)
@@ -91,6 +92,7 @@ def write_bundle(
                 "tolerance": 1e-4,
             },
             "tools": {},
+            "expected": expected,
         }
     )
     write_manifest(manifest, folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import grpc
 
 from protos.open_inference.v2 import grpc_service_pb2 as pb
@@ -27,12 +29,18 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers calls from the models that are loaded. Errors become statuses in the interceptor."""
 
     def __init__(
-        self, models: Models, control: ModelControl, admission: Admission, settings: ServerSettings
+        self,
+        models: Models,
+        control: ModelControl,
+        admission: Admission,
+        settings: ServerSettings,
+        is_ready: Callable[[], bool],
     ) -> None:
         self._models = models
         self._control = control
         self._admission = admission
         self._settings = settings
+        self._is_ready = is_ready
 
     def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
         """Average the members' answers to a batch of images."""
@@ -49,8 +57,8 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: pb.ServerReadyRequest, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
-        """Say that calls are taken: the port is open only while all models are ready."""
-        return pb.ServerReadyResponse(ready=True)
+        """Say whether calls should be sent: all models are ready when the port opens."""
+        return pb.ServerReadyResponse(ready=self._is_ready())
 
     def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
         """Say whether a model is served."""
@@ -58,7 +66,7 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             self._find(request.name, request.version)
         except UnknownModel:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=self._is_ready())
 
     def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext

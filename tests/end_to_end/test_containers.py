@@ -128,6 +128,12 @@ def test_prometheus_answers_queries_over_the_histograms(compose: Compose) -> Non
     assert {series["metric"]["member"] for series in members} == set("123456")
 
 
+def test_prometheus_evaluates_the_rules(compose: Compose) -> None:
+    with Client(f"127.0.0.1:{compose.grpc_port}") as client:
+        client.classify(DIGITS, model="mnist")
+    assert compose.query('consort:judged:increase1h{job="consort", model="mnist"}')
+
+
 def test_the_server_is_confined(compose: Compose) -> None:
     """Not root, nothing to write to, no torch."""
     code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"

@@ -111,6 +111,8 @@ def test_a_bundle_says_all_that_the_run_knows(run: Run, tmp_path: Path) -> None:
     assert manifest.averaging.temperature == summary.ensemble.temperature
     assert manifest.recipe["architectures"] == ["linear"]
     assert manifest.quantization is None
+    assert manifest.expected is not None
+    assert (manifest.expected.images, len(manifest.expected.class_shares)) == (manifest.held_out.count, 10)
     assert manifest.self_check.tolerance == 1e-4
     assert set(manifest.tools) == {"python", "torch", "onnx", "onnxruntime"}
     names = {file.name for file in folder.iterdir()}

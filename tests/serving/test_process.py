@@ -122,6 +122,13 @@ def test_health_says_whether_it_serves(models: Path) -> None:
         (["--models", "/nowhere"], "BundleRefused: models folder /nowhere cannot be read: No such file"),
         (["--grpc-port", "x"], "SettingsError: grpc_port: Input should be a valid integer"),
         (["--no-such-flag"], "SettingsError: "),
+        (["--models", __file__], f"BundleRefused: models folder {__file__} is not there"),
+        (["--config", "/tmp"], "SettingsError: config file /tmp cannot be read: Is a directory"),  # noqa: S108
+        (["--threads", "200000"], "SettingsError: threads: Input should be less than or equal to 1024"),
+        (["--trace-endpoint", "collector"], "SettingsError: trace_endpoint: String should match pattern"),
+        (["--access-log-share", "2"], "SettingsError: access_log_share: Input should be less than or equal to 1"),
+        (["--drain-delay-seconds", "-1"], "SettingsError: drain_delay_seconds: Input should be greater than"),
+        (["--host", "nowhere.invalid"], "PortTaken: metrics port nowhere.invalid:0 cannot be opened"),
         (["--provider", "cuda"], "ProviderInactive: provider 'cuda' was asked for"),
     ],
 )

@@ -1,0 +1,188 @@
+"""What Prometheus is told beyond times: what came, was refused, left and waited, and what drift is measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from protos.consort.v1 import classifier_pb2_grpc
+from serving.client import CallError, Client
+from serving.ensemble import Ensemble
+from serving.interceptor import NO_METHOD
+from serving.server import Server
+from tests.bundles import write_bundle
+from tests.serving.test_server import BLACK, Gate, raw, scrape, target, wait_for
+
+StartServer = Callable[..., Server]
+STUB = {"model": "stub", "version": "1"}
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """Holds back every member of every server that is started after it."""
+    gate = Gate()
+    monkeypatch.setattr(Ensemble, "run_member", gate.hold(Ensemble.run_member))
+    yield gate
+    gate.open()
+
+
+def sample(server: Server, name: str, **labels: str) -> float | None:
+    """The value of one sample; None if there is none."""
+    return scrape(server).get((name, frozenset(labels.items())))
+
+
+def refused(server: Server, reason: str, method: str = "Classify") -> float | None:
+    return sample(server, "consort_refused_calls_total", method=method, reason=reason)
+
+
+def gone(server: Server, reason: str, outcome: str) -> float | None:
+    return sample(server, "consort_gone_calls_total", method="Classify", reason=reason, outcome=outcome)
+
+
+class TestQueue:
+    def test_what_waits_is_seen_while_it_waits(self, models: Path, gate: Gate, start_server: StartServer) -> None:
+        """One image runs, calls of two and three wait."""
+        server = start_server(models)
+        assert sample(server, "consort_queue_oldest_seconds", **STUB) == 0
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            calls = [stub.Classify.future(raw(), timeout=30)]
+            gate.wait_until_held()
+            calls += [stub.Classify.future(raw(bytes(16 * many), (many, 1, 4, 4)), timeout=30) for many in (2, 3)]
+            wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 2)
+            assert sample(server, "consort_queue_images", **STUB) == 5
+            first, second = (sample(server, "consort_queue_oldest_seconds", **STUB) for _ in range(2))
+            assert first is not None
+            assert second is not None
+            assert 0 < first < second
+            gate.open()
+            for call in calls:
+                call.result()
+        assert sample(server, "consort_queue_calls", **STUB) == 0
+        assert sample(server, "consort_queue_images", **STUB) == 0
+
+
+class TestRefusals:
+    def test_each_reason_is_counted_by_itself(self, models: Path, start_server: StartServer) -> None:
+        server = start_server(models)
+        with Client(target(server)) as client:
+            with pytest.raises(CallError):
+                client.classify(BLACK, model="x")
+            with pytest.raises(CallError):
+                client.classify([b"x"])
+        assert refused(server, "UnknownModel") == 1
+        assert refused(server, "InvalidRequest") == 1
+        assert refused(server, "QueueFull") is None
+
+    def test_a_full_queue_and_too_many_calls_are_told_apart(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        """One call runs and one waits; a third would be one too many."""
+        server = start_server(models, max_queue_images=1, max_call_images=1, max_concurrent_calls=2)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            calls = [stub.Classify.future(raw(), timeout=30)]
+            gate.wait_until_held()
+            calls.append(stub.Classify.future(raw(), timeout=30))
+            wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
+            with pytest.raises(grpc.RpcError):
+                stub.Classify(raw(), timeout=30)
+            assert refused(server, "TooManyCalls") == 1
+            gate.open()
+            for call in calls:
+                call.result()
+
+    def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
+        server = start_server(models, max_queue_images=1, max_call_images=1)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            calls = [stub.Classify.future(raw(), timeout=30)]
+            gate.wait_until_held()
+            calls.append(stub.Classify.future(raw(), timeout=30))
+            wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
+            with pytest.raises(grpc.RpcError):
+                stub.Classify(raw(), timeout=30)
+            assert refused(server, "QueueFull") == 1
+            gate.open()
+            for call in calls:
+                call.result()
+
+    def test_what_grpc_itself_ends_has_arrived_and_is_not_in_the_call_times(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        server = start_server(models, max_call_bytes=2000)
+        with Client(target(server)) as client:
+            with pytest.raises(CallError, match="RESOURCE_EXHAUSTED"):
+                client.classify(np.zeros((200, 1, 4, 4), np.uint8))
+            client.classify(BLACK)
+        assert sample(server, "consort_arrived_calls_total", method="Classify") == 2
+        assert sample(server, "consort_call_seconds_count", method="Classify", code="OK") == 1
+
+    def test_methods_that_there_are_not_count_as_one(self, models: Path, start_server: StartServer) -> None:
+        """Names that callers make up become no labels."""
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            for method in ("/consort.v1.Classifier/Guess", "/other/Thing"):
+                ask: Any = channel.unary_unary(method)
+                with pytest.raises(grpc.RpcError) as error:
+                    ask(b"", timeout=10)
+                assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert sample(server, "consort_arrived_calls_total", method=NO_METHOD) == 2
+
+
+class TestCallersWhoLeave:
+    def test_those_who_leave_before_their_turn_are_dropped(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        """While one call runs, a second is cancelled and a third is too late; of the first nobody waits either."""
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            running = stub.Classify.future(raw(), timeout=30)
+            gate.wait_until_held()
+            leaving = stub.Classify.future(raw(), timeout=30)
+            wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
+            leaving.cancel()
+            wait_for(lambda: gone(server, "cancelled", "dropped") == 1)
+            with pytest.raises(grpc.RpcError):
+                stub.Classify(raw(), timeout=2)
+            wait_for(lambda: gone(server, "expired", "dropped") == 1)
+            running.cancel()
+            gate.open()
+            wait_for(lambda: gone(server, "cancelled", "ran") == 1)
+        assert gone(server, "expired", "ran") is None
+
+
+class TestDrift:
+    def test_entropy_and_agreement_add_up_over_images_that_all_members_saw(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        """The average (0.4, 0.35, 0.25), on which one of two members agrees; one member alone does not count."""
+        server = start_server(models)
+        with Client(target(server)) as client:
+            client.classify(np.repeat(BLACK, 5, axis=0))
+            client.classify(BLACK, max_members=1)
+        average = np.array([0.4, 0.35, 0.25])
+        entropy = -float((average * np.log(average)).sum())
+        assert sample(server, "consort_judged_images_total", **STUB) == 5
+        assert sample(server, "consort_judged_entropy_nats_total", **STUB) == pytest.approx(5 * entropy, rel=1e-5)
+        assert sample(server, "consort_judged_agreement_total", **STUB) == pytest.approx(2.5)
+
+    def test_what_the_bundle_expects_stands_beside(self, tmp_path: Path, start_server: StartServer) -> None:
+        write_bundle(
+            tmp_path,
+            expected={"images": 100, "class_shares": [0.5, 0.3, 0.2], "entropy": 0.25, "agreement": 0.75},
+        )
+        server = start_server(tmp_path)
+        assert sample(server, "consort_expected_class_share", **STUB, class_label="class 1") == 0.3
+        assert sample(server, "consort_expected_entropy_nats", **STUB) == 0.25
+        assert sample(server, "consort_expected_agreement", **STUB) == 0.75
+
+    def test_a_bundle_that_expects_nothing_has_no_gauges(self, models: Path, start_server: StartServer) -> None:
+        names = {name for name, _ in scrape(start_server(models))}
+        assert not {name for name in names if name.startswith("consort_expected")}
