@@ -4,7 +4,8 @@
         result = client.classify(["three.png"])
         print(result.classifications[0].label)
 
-One client may be shared by many threads.
+One client may be shared by many threads. A target with several addresses, such as `dns:///consort-servers:8001`, has
+its calls spread over all of them; a call that finds a server lost is sent to another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
+from serving.client.service_config import SERVICE_CONFIG
 
 DEFAULT_TARGET = "localhost:8001"
 
@@ -116,12 +118,13 @@ class Client:
         """Prepare a connection; nothing is sent before the first call.
 
         Args:
-            target: Host and port of the server.
+            target: Host and port of the server, or a gRPC name of several.
             timeout_seconds: Deadline of every call that names none of its own.
         """
         self.target = target
         self.timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
+        options = [("grpc.max_receive_message_length", -1), ("grpc.service_config", SERVICE_CONFIG)]
+        self._channel = grpc.insecure_channel(target, options=options)
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
 
     def __enter__(self) -> Self:
