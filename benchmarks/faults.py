@@ -132,7 +132,8 @@ def lose_servers(
 
     with ThreadPoolExecutor(1) as thread:
         operator = thread.submit(go_down_in_turn)
-        tally = ask_while(lambda: not operator.done(), channel, questions, settings.callers)
+        tally = Tally()
+        ask_while(lambda: not operator.done(), channel, questions, settings.callers, tally)
         return tally, operator.result()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
+from serving.client import Client
 
 TIMEOUT_SECONDS = 10.0
 TOLERANCE = 1e-5
@@ -26,7 +27,7 @@ class Question:
     """A request, and the probabilities that a server gave when nothing was wrong."""
 
     request: pb.ClassifyRequest
-    probabilities: tuple[float, ...]
+    probabilities: Sequence[float]
 
     def is_answered_by(self, response: pb.ClassifyResponse) -> bool:
         """Whether there is one image, with these probabilities."""
@@ -80,16 +81,22 @@ class Tally:
 
 def questions_from(images: Sequence[Path], model: str, target: str) -> list[Question]:
     """A question for each image file, with the answers that a server gives now."""
-    with grpc.insecure_channel(target) as channel:
-        stub = classifier_pb2_grpc.ClassifierStub(channel)
-        return [_question(stub, image, model) for image in images]
+    with Client(target) as client:
+        answers = client.classify(images, model=model).classifications
+    requests = (
+        pb.ClassifyRequest(model_name=model, encoded=pb.EncodedImages(files=[image.read_bytes()]))
+        for image in images
+    )
+    return [
+        Question(request, answer.probabilities.tolist())
+        for request, answer in zip(requests, answers, strict=True)
+    ]
 
 
 def ask_while(
-    goes_on: Callable[[], bool], channel: grpc.Channel, questions: Sequence[Question], callers: int
-) -> Tally:
+    goes_on: Callable[[], bool], channel: grpc.Channel, questions: Sequence[Question], callers: int, tally: Tally
+) -> None:
     """Ask all questions over and over, from so many callers on one channel, as long as `goes_on` says."""
-    tally = Tally()
     classify = classifier_pb2_grpc.ClassifierStub(channel).Classify
 
     def call_repeatedly(caller: int) -> None:
@@ -100,10 +107,3 @@ def ask_while(
 
     with ThreadPoolExecutor(callers) as threads:
         list(threads.map(call_repeatedly, range(callers)))
-    return tally
-
-
-def _question(stub: classifier_pb2_grpc.ClassifierStub, image: Path, model: str) -> Question:
-    request = pb.ClassifyRequest(model_name=model, encoded=pb.EncodedImages(files=[image.read_bytes()]))
-    response = stub.Classify(request, timeout=TIMEOUT_SECONDS)
-    return Question(request, tuple(response.classifications[0].probabilities))
