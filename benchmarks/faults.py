@@ -1,9 +1,9 @@
 """What callers notice when servers are lost: `python -m benchmarks.faults`.
 
 Three servers, and callers that share one connection and check every answer. One server after the other is killed
-with -9, through Envoy with and without its retries, and without Envoy by the client's own; then all are restarted in
-turn as a rollout does. Each part prints a tally: answered right, answered wrong, failed, and whether each call that
-failed was on a server that was down.
+with -9: behind Envoy with and without its retries, and without Envoy, where the client retries. Then all are
+restarted in turn, as a rollout does. Each part prints a tally: answered right, answered wrong, failed, and how
+many of the failures were on a server that was down.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def plain_channel(target: str) -> grpc.Channel:
 
 def balanced_channel(targets: Sequence[str]) -> grpc.Channel:
     """A connection to each server, with the service config of `serving.client`."""
-    return grpc.insecure_channel(
-        f"ipv4:{','.join(targets)}", options=[("grpc.service_config", SERVICE_CONFIG)]
-    )
+    return grpc.insecure_channel(f"ipv4:{','.join(targets)}", options=[("grpc.service_config", SERVICE_CONFIG)])
 
 
 def lose_servers(

@@ -44,7 +44,7 @@ class Replica:
             self.stop()
 
     def stop(self) -> None:
-        """End it by SIGTERM, and wait until it has drained and is gone; one that does not go is killed, and counted."""
+        """End it by SIGTERM, and wait until it is gone; one that does not go in time is killed, and counted."""
         if self.running is None:
             return
         overdue = Timer(STOP_SECONDS, self._kill_overdue, [self.running.pid])

@@ -88,8 +88,7 @@ def questions_from(images: Sequence[Path], model: str, target: str) -> list[Ques
         for image in images
     )
     return [
-        Question(request, answer.probabilities.tolist())
-        for request, answer in zip(requests, answers, strict=True)
+        Question(request, answer.probabilities.tolist()) for request, answer in zip(requests, answers, strict=True)
     ]
 
 

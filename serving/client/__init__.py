@@ -4,8 +4,8 @@
         result = client.classify(["three.png"])
         print(result.classifications[0].label)
 
-One client may be shared by many threads. A target with several addresses, such as `dns:///consort-servers:8001`, has
-its calls spread over all of them; a call that finds a server lost is sent to another.
+One client may be shared by many threads. Calls to a target with several addresses, such as
+`dns:///consort-servers:8001`, are spread over all of them; a call that finds a server lost is sent to another.
 """
 
 from __future__ import annotations

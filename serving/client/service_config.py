@@ -26,7 +26,7 @@ SERVICE_CONFIG = json.dumps(
                 },
             }
         ],
-        # A retry for ten calls that were answered, after the first fifty: what is down is not asked four times more.
+        # Fifty retries, then one for ten calls that are answered: what is down is not asked four times as much.
         "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
     }
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -28,8 +29,9 @@ def answer(*probabilities: float) -> pb.ClassifyResponse:
     return pb.ClassifyResponse(classifications=[pb.Classification(probabilities=probabilities)])
 
 
-def lose(request: pb.ClassifyRequest, timeout: float) -> pb.ClassifyResponse:
-    raise Lost
+def server_that_says(response: pb.ClassifyResponse | Exception) -> Mock:
+    """A method that always answers the same."""
+    return Mock(side_effect=[response])
 
 
 @pytest.mark.parametrize(
@@ -47,15 +49,15 @@ def test_an_answer_is_right_only_with_the_probabilities_known_before(
     response: pb.ClassifyResponse, right: bool
 ) -> None:
     tally = Tally()
-    tally.ask(lambda request, timeout: response, QUESTION)
+    tally.ask(server_that_says(response), QUESTION)
     assert (tally.right, tally.wrong, tally.failed.total()) == (right, not right, 0)
 
 
 def test_calls_without_answer_are_counted_by_status() -> None:
     tally = Tally(slowest=99.0)
-    tally.ask(lambda request, timeout: answer(0.75, 0.25), QUESTION)
-    tally.ask(lose, QUESTION)
-    tally.ask(lose, QUESTION)
+    tally.ask(server_that_says(answer(0.75, 0.25)), QUESTION)
+    for _ in range(2):
+        tally.ask(server_that_says(Lost()), QUESTION)
     assert str(tally) == "1 right, 0 wrong, 2 failed, 2 UNAVAILABLE, slowest 99.00 s"
 
 
