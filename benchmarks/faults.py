@@ -117,7 +117,8 @@ def lose_servers(
     """Ask all the time, while one server after the other is lost and started again."""
 
     def go_down_in_turn() -> list[Outage]:
-        begin, outages = time.monotonic(), []
+        begin = time.monotonic()
+        outages: list[Outage] = []
         for number, replica in enumerate(cycle(replicas), start=1):
             time.sleep(max(0.0, begin + number * settings.every_seconds - time.monotonic()))
             if time.monotonic() > begin + settings.seconds:

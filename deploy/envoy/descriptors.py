@@ -38,7 +38,7 @@ def describe(rules: Path = RULES) -> descriptor_pb2.FileDescriptorSet:
     if by_method.keys() != methods.keys():
         raise ValueError(f"{rules} has rules for {sorted(by_method)}, expected one for each of {sorted(methods)}")
     for name, method in methods.items():
-        method.options.Extensions[annotations_pb2.http].CopyFrom(by_method[name])  # type: ignore[index]  # untyped
+        method.options.Extensions[annotations_pb2.http].CopyFrom(by_method[name])
     return descriptor_pb2.FileDescriptorSet(file=[file])
 
 

@@ -235,7 +235,7 @@ def test_control_of_the_models_does_not_pass(channel: grpc.Channel, method: str)
 
 
 def test_reflection_does_not_pass(channel: grpc.Channel) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     with pytest.raises(grpc.RpcError) as error:
         list(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest()]), timeout=10))
     assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
