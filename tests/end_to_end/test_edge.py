@@ -26,9 +26,8 @@ from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.client import Client
-from tests.end_to_end.fleet import DIGITS, replicas, targets_of
+from tests.end_to_end.conftest import DIGITS, targets_of
 
-__all__ = ["replicas"]  # a fixture
 ROOT = Path(__file__).parents[2]
 IMAGE = DIGITS[0].read_bytes()
 REQUEST = pb.ClassifyRequest(

@@ -18,11 +18,10 @@ from benchmarks.fleet import Replica
 from benchmarks.tally import Question, Tally, ask_while, questions_from
 from serving.client import Client
 from tests.conftest import run_server
-from tests.end_to_end.fleet import questions, replicas, targets_of
+from tests.end_to_end.conftest import targets_of
 from tests.imaging.test_files import encode, gradient
 from tests.serving.test_process import SLOW_FILES, wait_until_in_flight
 
-__all__ = ["questions", "replicas"]  # fixtures
 CALLERS = 4
 
 

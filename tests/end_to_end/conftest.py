@@ -1,9 +1,8 @@
-"""Three real servers of one stub model, and Envoy before them, for the tests that need many machines."""
+"""Three real servers of one stub model, for the tests that need many machines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,22 +19,16 @@ MEMBERS = (
 """Their answer depends on how bright an image is."""
 
 
-@contextmanager
-def run_stub_fleet(folder: Path) -> Iterator[list[Replica]]:
-    """Three servers, each a process, of the stub model."""
+@pytest.fixture(scope="session")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]]:
+    """Servers, each a process, which a test may lose if it starts them again."""
+    folder = tmp_path_factory.mktemp("models")
     write_bundle(folder, MEMBERS)
     with run_fleet(3, "--models", str(folder), "--threads", "1") as replicas:
         yield replicas
 
 
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]]:
-    """Servers that a test may lose, if it starts them again."""
-    with run_stub_fleet(tmp_path_factory.mktemp("models")) as replicas:
-        yield replicas
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def questions(replicas: list[Replica]) -> list[Question]:
     """The example images, with the answers of a server that nothing has happened to."""
     return questions_from(DIGITS, "stub", replicas[0].target)
