@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import re
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.client import Client
-from tests.end_to_end.conftest import DIGITS, targets_of
+from tests.end_to_end.conftest import DIGITS, Reply, send, targets_of
 
 ROOT = Path(__file__).parents[2]
 IMAGE = DIGITS[0].read_bytes()
@@ -37,40 +35,8 @@ ASKED = {"top_classes": 2, "return_members": True, "encoded": {"files": [base64.
 """The same in JSON; the path names the model."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What came back over HTTP."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        """The body, which is JSON."""
-        assert self.headers["content-type"] == "application/json"
-        return json.loads(self.body)
-
-
-def send(target: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
-    """One request over HTTP/1.1; underscores in the names of headers stand for hyphens."""
-    connection = http.client.HTTPConnection(target, timeout=30)
-    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    reply = connection.getresponse()
-    found = Reply(reply.status, reply.headers, reply.read())
-    connection.close()
-    return found
-
-
 def post(edge: Edge, path: str, message: object) -> Reply:
     return send(edge.target, "POST", path, json.dumps(message).encode(), content_type="application/json")
-
-
-@pytest.fixture(scope="module")
-def edge(replicas: list[Replica], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with run_envoy(targets_of(replicas), tmp_path_factory.mktemp("edge")) as edge:
-        edge.wait_until_healthy(3)
-        yield edge
 
 
 @pytest.fixture
@@ -244,6 +210,8 @@ def test_prometheus_gets_envoys_metrics_and_nothing_else_of_its_administration(e
     assert 'envoy_cluster_upstream_rq_retry{envoy_cluster_name="consort"}' in read(
         f"http://{edge.metrics}/stats/prometheus"
     )
+    admin = yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text())["admin"]
+    assert admin["address"]["socket_address"]["address"] == "127.0.0.1"
     assert send(edge.metrics, "GET", "/config_dump").status == 404
     assert send(edge.metrics, "POST", "/quitquitquit").status == 404
 
