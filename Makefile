@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,9 +65,10 @@ format: $(DEVELOP) ## Format and fix what can be fixed by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(DEVELOP) ## Generate the Python stubs beside the .proto files
+protos: $(DEVELOP) ## Generate the Python stubs beside the .proto files, and Envoy's descriptors
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc --proto_path=. \
 	  --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. $(PROTOS)
+	$(BIN)/python -m deploy.envoy.descriptors
 
 schema: $(DEVELOP) ## Write the manifest's JSON Schema to docs/bundle.schema.json
 	$(BIN)/python -m export.manifest > docs/bundle.schema.json
@@ -92,6 +93,9 @@ speed: $(DEVELOP) ## Measure the server beside a naive one, under overload, and 
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.wire
+
+faults: $(DEVELOP) ## Kill and restart servers under load, and count what callers notice
+	$(BIN)/python -m benchmarks.faults
 
 constraints: $(DEVELOP) ## Write the exact versions that are installed to constraints.txt
 	$(BIN)/pip install --quiet --editable '.[explorer]'

@@ -152,6 +152,8 @@ class Batcher:
     def _set_waiting(self, calls: deque[Call]) -> None:
         self._waiting = calls
         self._waiting_images = sum(len(call.pixels) for call in calls)
+        if self._closing:
+            self._changed.notify_all()  # if all of them have gone, nothing else tells who closes
 
     def _done(self, calls: int) -> None:
         with self._changed:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grpc
 
-OPTIONS: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", -1)]
+Option = tuple[str, int | str]
+OPTIONS: list[Option] = [("grpc.max_receive_message_length", -1)]
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Credentials:
         """What goes with every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
-    def open_channel(self, target: str) -> grpc.Channel:
-        """Prepare a connection; nothing is sent before the first call.
+    def open_channel(self, target: str, *options: Option) -> grpc.Channel:
+        """Prepare a connection, with further options of gRPC; nothing is sent before the first call.
 
         Raises:
             OSError: A file cannot be read.
         """
         if self.tls_ca is None:
-            return grpc.insecure_channel(target, options=OPTIONS)
+            return grpc.insecure_channel(target, options=[*OPTIONS, *options])
         name = self.tls_server_name
         return grpc.secure_channel(
             target,
@@ -60,7 +61,7 @@ class Credentials:
                 self.tls_key.read_bytes() if self.tls_key else None,
                 self.tls_certificate.read_bytes() if self.tls_certificate else None,
             ),
-            options=[*OPTIONS, *([("grpc.ssl_target_name_override", name)] if name else [])],
+            options=[*OPTIONS, *options, *([("grpc.ssl_target_name_override", name)] if name else [])],
         )
 
 

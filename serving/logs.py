@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 
@@ -29,5 +30,19 @@ def configure_logs(log_format: Literal["auto", "json", "text"], level: str) -> N
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
     )
+
+
+class _StandardError:
+    """Standard error. Where its reader has gone or its disk is full, lines are lost; calls and the drain go on."""
+
+    def write(self, text: str) -> None:
+        """Write, if that can be done."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Pass on what was written, if that can be done."""
+        with suppress(OSError):
+            sys.stderr.flush()

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"imaging", "machine", "training", "export", "serving", "protos", "benchmarks", "examples", "tests"}
+PACKAGES = {
+    "imaging",
+    "machine",
+    "training",
+    "export",
+    "serving",
+    "protos",
+    "benchmarks",
+    "deploy",
+    "examples",
+    "tests",
+}
 ALLOWED = {
     "protos": set(),
     "imaging": set(),

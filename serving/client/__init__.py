@@ -4,7 +4,8 @@
         result = client.classify(["three.png"])
         print(result.classifications[0].label)
 
-One client may be shared by many threads.
+One client may be shared by many threads. Calls to a target with several addresses, such as
+`dns:///consort-servers:8001`, are spread over all of them; a call that finds a server lost is sent to another.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.channel import IN_THE_CLEAR, Credentials
+from serving.client.service_config import SERVICE_CONFIG
 
 DEFAULT_TARGET = "localhost:8001"
 
@@ -122,7 +124,7 @@ class Client:
         """Prepare a connection; nothing is sent before the first call.
 
         Args:
-            target: Host and port of the server.
+            target: Host and port of the server, or a gRPC name of several.
             timeout_seconds: Deadline of every call that names none of its own.
             credentials: TLS and token; without, calls go in the clear and as nobody in particular.
 
@@ -131,7 +133,7 @@ class Client:
         """
         self.target = target
         self.timeout_seconds = timeout_seconds
-        self._channel = credentials.open_channel(target)
+        self._channel = credentials.open_channel(target, ("grpc.service_config", SERVICE_CONFIG))
         self._metadata = credentials.metadata
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
 

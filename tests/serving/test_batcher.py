@@ -326,6 +326,35 @@ def test_a_failure_beside_the_members_fails_its_callers_alone() -> None:
         assert values(batcher.submit(images(3), ALL)) == [3]
 
 
+def is_closing(batcher: Batcher) -> bool:
+    """Whether it takes no more calls; leaves it as it was."""
+    try:
+        return not batcher.submit(images(0), ALL).cancel()
+    except ShuttingDown:
+        return True
+
+
+def test_closing_does_not_wait_for_callers_that_have_gone(gate: Gate) -> None:
+    """Their calls are all that waits when the only core becomes free."""
+    threads = InferenceThreads(1)
+    busy, left = (
+        Batcher(gate, threads, max_batch_images=8, max_queue_images=100),
+        Batcher(Echo(), threads, max_batch_images=8, max_queue_images=100),
+    )
+    running = busy.submit(images(1), ALL)
+    assert gate.entered.wait(10)
+    assert left.submit(images(2), ALL).cancel()
+    closing = threading.Thread(target=left.close, daemon=True)
+    closing.start()
+    while not is_closing(left):
+        pass
+    gate.open.set()
+    running.result(10)
+    closing.join(10)
+    assert not closing.is_alive()
+    threads.close()
+
+
 def test_closing_answers_what_waits_and_refuses_what_comes(gate: Gate) -> None:
     with serve(gate, batch=1) as batcher:
         answers = [batcher.submit(images(value), ALL) for value in range(5)]

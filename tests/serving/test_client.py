@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from serving.client import CallError, Client
 from serving.client.__main__ import main
+from serving.server import Server
+from tests.conftest import run_server
 from tests.imaging.test_files import encode, gradient
 
 NOBODY = "127.0.0.1:1"
@@ -46,6 +49,27 @@ def test_a_deadline_that_cannot_be_kept(mute: str) -> None:
     with Client(mute) as client, pytest.raises(CallError) as error:
         client.classify(np.zeros((1, 1, 4, 4), np.uint8), timeout_seconds=0.2)
     assert error.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def has_answered(server: Server) -> bool:
+    """Whether a server has answered a call of ListModels."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as reply:
+        return 'consort_call_seconds_count{code="OK",method="ListModels"}' in reply.read().decode()
+
+
+def test_calls_are_spread_over_all_servers_of_a_target_and_outlive_one(models: Path) -> None:
+    with run_server(models) as staying:
+        with run_server(models) as leaving:
+            servers = (staying, leaving)
+            client = Client(f"ipv4:{','.join(f'127.0.0.1:{server.grpc_port}' for server in servers)}")
+            for _ in range(1000):
+                client.list_models()
+                if all(has_answered(server) for server in servers):
+                    break
+            assert all(has_answered(server) for server in servers)
+        with client:
+            for _ in range(10):
+                client.list_models()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.bool_])

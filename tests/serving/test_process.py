@@ -107,6 +107,19 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
         assert time.monotonic() - started < 4
 
 
+def test_a_server_whose_log_nobody_reads_any_more_drains_as_ever(models: Path) -> None:
+    with serving("--models", str(models)) as (process, event), ThreadPoolExecutor(1) as caller:
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stderr = None
+        with Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client:
+            answer = caller.submit(client.classify, SLOW_FILES)
+            wait_until_in_flight(event["metrics_port"])
+            process.terminate()
+            assert len(answer.result(60).classifications) == len(SLOW_FILES)
+        assert process.wait(20) == 0
+
+
 def test_health_says_whether_it_serves(models: Path) -> None:
     with serving("--models", str(models)) as (_, event):
         asked = health(event["grpc_port"])
