@@ -23,6 +23,10 @@ from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 
 DEFAULT_TARGET = "localhost:8001"
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own two minutes would outlast a restart by far
+]
 
 ImageFile = str | Path | bytes
 """Path of an image file, or the content of one."""
@@ -121,7 +125,7 @@ class Client:
         """
         self.target = target
         self.timeout_seconds = timeout_seconds
-        self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
+        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
 
     def __enter__(self) -> Self:
