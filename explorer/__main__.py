@@ -26,10 +26,6 @@ def main(arguments: list[str]) -> int:
         print(f"{type(error).__name__}: {message}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
     host, port = listening.getsockname()[:2]
-    print(f"Explorer on http://{host}:{port}, asking the server at {settings.target}", flush=True)
-    # uvicorn raises the signal that ended it once more; that must not end the process with an error.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     configuration = uvicorn.Config(
         build_app(settings),
         log_level="warning",
@@ -37,7 +33,16 @@ def main(arguments: list[str]) -> int:
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(configuration).run(sockets=[listening])
+    server = uvicorn.Server(configuration)
+
+    def stop(*_: object) -> None:
+        """End also when the signal comes before uvicorn listens for it, or once more from uvicorn at its end."""
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    print(f"Explorer on http://{host}:{port}, asking the server at {settings.target}", flush=True)
+    server.run(sockets=[listening])
     return 0
 
 

@@ -96,7 +96,7 @@ class Questions:
         try:
             default = self._client.get_model().model
         except CallError as error:
-            if error.code != grpc.StatusCode.INVALID_ARGUMENT:  # the server has several models and no default
+            if error.code != grpc.StatusCode.NOT_FOUND:  # the server has several models and no default
                 raise
             default = listed[0]
         return JSONResponse(

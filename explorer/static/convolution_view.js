@@ -8,7 +8,7 @@ import { isOpen } from "./tabs.js";
 const LARGE = 280;
 const FRAME_MS = 30;
 let kernel = [...Object.values(KERNELS)[0]];
-let place = { row: 8, column: 12 };
+let place = { row: 5, column: 14 };
 let playing = 0;
 
 /** Set the view up. */

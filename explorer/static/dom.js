@@ -49,7 +49,7 @@ export function makeChoice(fieldset, name, titles, chosen, at = 0) {
 }
 
 /** A share as people read it, such as 99.87 %. @param {number} share */
-export const percent = (share) => `${(share * 100).toFixed(2)} %`;
+export const percent = (share) => `${(share * 100).toFixed(2)}\u00a0%`;
 
 /** A word for a small number. @param {number} count */
 export const numberWord = (count) =>

@@ -28,8 +28,8 @@ export function showStages(stages, totalMs) {
     const part = make("i", { className: `stage-${index}` });
     part.style.flexGrow = String(value);
     stack.append(part);
-    list.append(make("span", { className: `key stage-${index}` }), make("dt", {}, name), make("dd", {}, `${value.toFixed(1)} ms`));
+    list.append(make("div", {}, make("dt", {}, make("i", { className: `key stage-${index}` }), name), make("dd", {}, `${value.toFixed(1)} ms`)));
   });
-  list.append(make("span"), make("dt", {}, make("b", {}, "from stroke to answer")), make("dd", {}, make("b", {}, `${totalMs.toFixed(0)} ms`)));
+  list.append(make("div", { className: "total" }, make("dt", {}, "from stroke to answer"), make("dd", {}, `${totalMs.toFixed(0)} ms`)));
   byId("time").replaceChildren(stack, list);
 }
