@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Response, sync_playwright
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -104,13 +104,13 @@ def _explorer() -> Iterator[str]:
 
 def _load(page: Page, address: str) -> tuple[int, float]:
     """Bytes of everything that the page loads, and milliseconds to its first answer."""
-    sizes: list[int] = []
-    page.on("response", lambda response: sizes.append(len(response.body())))
+    responses: list[Response] = []
+    page.on("response", responses.append)
     page.goto(address)
     page.locator("#examples img").last.wait_for()
     page.locator("#model option").first.wait_for(state="attached")
     page.wait_for_load_state("networkidle")
-    weight = sum(sizes)
+    weight = sum(len(response.body()) for response in responses)
     first: float = page.evaluate(FIRST)
     page.close()
     return weight, first

@@ -7,7 +7,7 @@
  * @type {{title: string, axis: string, steps: number[], write: (step: number) => string, apply: (input: Input, step: number) => Uint8Array}[]}
  */
 export const SWEEPS = [
-  { title: "Rotation", axis: "rotation, in degrees", steps: stepsFrom(-90, 90, 10), write: (step) => `${step}°`, apply: rotate },
+  { title: "Rotation", axis: "rotation, in degrees", steps: stepsFrom(-90, 90, 7.5), write: (step) => `${step}°`, apply: rotate },
   { title: "Shift", axis: "shift to the right, in pixels", steps: stepsFrom(-12, 12, 1), write: (step) => `${step} px`, apply: shift },
   { title: "Noise", axis: "noise, as a share of full brightness", steps: stepsFrom(0, 1.2, 0.05), write: (step) => step.toFixed(2), apply: addNoise },
 ];

@@ -41,6 +41,7 @@ class Compose:
     grpc_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
     prometheus_port: int = field(default_factory=free_port)
+    explorer_port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -49,6 +50,7 @@ class Compose:
             "CONSORT_GRPC_PORT": str(self.grpc_port),
             "CONSORT_METRICS_PORT": str(self.metrics_port),
             "CONSORT_PROMETHEUS_PORT": str(self.prometheus_port),
+            "CONSORT_EXPLORER_PORT": str(self.explorer_port),
             **self.environment,
         }
         result = subprocess.run(
@@ -108,7 +110,7 @@ def compose() -> Iterator[Compose]:
         compose("up", "--build", "--detach", "--wait")
         yield compose
     finally:
-        compose("--profile", "train", "down", "--volumes", "--timeout", "30")
+        compose("--profile", "train", "--profile", "explorer", "down", "--volumes", "--timeout", "30")
 
 
 def test_the_example_images_are_answered_from_the_host(compose: Compose) -> None:
@@ -136,6 +138,21 @@ def test_the_server_is_confined(compose: Compose) -> None:
         assert compose("exec", "server", "touch", f"{folder}/x", check=False).returncode == 1
     status = compose("exec", "server", "grep", "-E", "^(CapEff|NoNewPrivs)", "/proc/self/status").stdout
     assert status.split() == ["CapEff:", "0000000000000000", "NoNewPrivs:", "1"]
+
+
+def test_the_explorer_asks_the_server_and_is_confined(compose: Compose) -> None:
+    compose("--profile", "explorer", "up", "--build", "--detach", "--wait", "explorer")
+    address = f"http://127.0.0.1:{compose.explorer_port}"
+    picture = urllib.request.Request(f"{address}/api/classify?centre=1", data=DIGITS[0].read_bytes())
+    with urllib.request.urlopen(picture, timeout=30) as reply:
+        assert json.load(reply)["verdict"]["label"] == DIGITS[0].name[0]
+    with urllib.request.urlopen(f"{address}/api/layers?name=mnist&version=1&member=1", timeout=30) as reply:
+        assert len(json.load(reply)["layers"]) > 10
+    with urllib.request.urlopen(f"{address}/api/metrics", timeout=30) as reply:
+        assert json.load(reply)["calls"] >= 1
+    code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"
+    assert compose("exec", "explorer", "python", "-c", code).stdout == "65532 None\n"
+    assert compose("exec", "explorer", "touch", "/opt/consort/x", check=False).returncode == 1
 
 
 def test_stopping_drains(compose: Compose) -> None:

@@ -21,7 +21,7 @@ from tests.explorer.conftest import ROOT, run_explorer, settings_for
 IMAGES = ROOT / "docs/images"
 SIZES = {"wide": (1280, 800), "phone": (375, 812)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-COLOURS = 96
+COLOURS = 160
 LIVE_MS = 16_000
 
 
@@ -104,7 +104,7 @@ def take(page: Page, name: str) -> Path:
     page.mouse.move(0, 0)
     path = IMAGES / f"explorer-{name}.png"
     shot = Image.open(BytesIO(page.screenshot(full_page=True, animations="disabled"))).convert("RGB")
-    shot.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    shot.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
     return path
 

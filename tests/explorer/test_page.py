@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from serving.client import Classification, Client
 from serving.server import Server
@@ -276,7 +276,7 @@ def test_sweeps_and_strangers_show_when_members_disagree(page: Page) -> None:
     choose_example(page, "7 dark on light")
     expect(page.locator("#answer")).to_have_text("7")
     show_everything(page, "uncertainty")
-    expect(page.locator("#sweep-words")).to_contain_text("of 19 are still read as 7.")
+    expect(page.locator("#sweep-words")).to_contain_text("of 25 are still read as 7.")
     expect(page.locator("#sweep-chart polyline")).to_have_count(7)
     expect(page.locator(".stranger")).to_have_count(14)
     for title, steps in (("Shift", 25), ("Noise", 25)):
@@ -357,6 +357,19 @@ def test_a_server_that_goes_and_comes_back_is_said_and_the_drawing_is_kept(open_
             expect(page.locator("#early-words")).to_contain_text("Four of six were asked.")
             page.close()
         watched.forgive_refusals()
+
+
+def test_a_slow_answer_is_said_and_still_comes(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/api/classify*", held.append)
+    choose_example(page, "3 dark on light")
+    draw_digit(page, 3)
+    expect(page.locator("#notice")).to_have_text("Still waiting for the server…")
+    page.unroute("**/api/classify*")
+    for route in held:
+        route.continue_()
+    expect(page.locator("#answer")).to_have_text("3")
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_a_version_that_is_swapped_is_said(open_page: OpenPage, tmp_path: Path) -> None:

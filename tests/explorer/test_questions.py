@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,15 @@ def test_a_server_that_is_not_there_is_said_plainly(shipped: Server) -> None:
         reply = http.get("/api/models")
     assert reply.status_code == 503
     assert reply.json() == {"kind": "down", "message": "The server does not answer."}
+
+
+def test_a_server_that_takes_too_long_is_said_plainly(shipped: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        target = f"127.0.0.1:{mute.getsockname()[1]}"
+        with TestClient(build_app(settings_for(shipped, target=target, timeout_seconds=0.2))) as http:
+            reply = http.get("/api/models")
+    assert reply.status_code == 504
+    assert reply.json() == {"kind": "slow", "message": "The server took too long to answer."}
 
 
 def test_a_client_that_asks_too_often_is_refused(shipped: Server) -> None:
