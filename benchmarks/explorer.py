@@ -105,7 +105,7 @@ def _explorer() -> Iterator[str]:
 def _load(page: Page, address: str) -> tuple[int, float]:
     """Bytes of everything that the page loads, and milliseconds to its first answer."""
     responses: list[Response] = []
-    page.on("response", responses.append)
+    page.on("response", lambda response: responses.append(response))  # noqa: PLW0108 - Playwright wants a function
     page.goto(address)
     page.locator("#examples img").last.wait_for()
     page.locator("#model option").first.wait_for(state="attached")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from serving.client import Client
@@ -142,14 +143,13 @@ def test_the_server_is_confined(compose: Compose) -> None:
 
 def test_the_explorer_asks_the_server_and_is_confined(compose: Compose) -> None:
     compose("--profile", "explorer", "up", "--build", "--detach", "--wait", "explorer")
-    address = f"http://127.0.0.1:{compose.explorer_port}"
-    picture = urllib.request.Request(f"{address}/api/classify?centre=1", data=DIGITS[0].read_bytes())
-    with urllib.request.urlopen(picture, timeout=30) as reply:
-        assert json.load(reply)["verdict"]["label"] == DIGITS[0].name[0]
-    with urllib.request.urlopen(f"{address}/api/layers?name=mnist&version=1&member=1", timeout=30) as reply:
-        assert len(json.load(reply)["layers"]) > 10
-    with urllib.request.urlopen(f"{address}/api/metrics", timeout=30) as reply:
-        assert json.load(reply)["calls"] >= 1
+    with httpx2.Client(base_url=f"http://127.0.0.1:{compose.explorer_port}", timeout=30) as explorer:
+        answer = explorer.post("/api/classify?centre=1", content=DIGITS[0].read_bytes()).json()
+        layers = explorer.get("/api/layers?name=mnist&version=1&member=1").json()["layers"]
+        calls = explorer.get("/api/metrics").json()["calls"]
+    assert answer["verdict"]["label"] == DIGITS[0].name[0]
+    assert len(layers) > 10
+    assert calls >= 1
     code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"
     assert compose("exec", "explorer", "python", "-c", code).stdout == "65532 None\n"
     assert compose("exec", "explorer", "touch", "/opt/consort/x", check=False).returncode == 1

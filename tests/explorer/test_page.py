@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -361,11 +362,11 @@ def test_a_server_that_goes_and_comes_back_is_said_and_the_drawing_is_kept(open_
 
 def test_a_slow_answer_is_said_and_still_comes(page: Page) -> None:
     held: list[Route] = []
-    page.route("**/api/classify*", held.append)
-    choose_example(page, "3 dark on light")
+    let_go = threading.Event()
+    page.route("**/api/classify*", lambda route: route.continue_() if let_go.is_set() else held.append(route))
     draw_digit(page, 3)
     expect(page.locator("#notice")).to_have_text("Still waiting for the server…")
-    page.unroute("**/api/classify*")
+    let_go.set()
     for route in held:
         route.continue_()
     expect(page.locator("#answer")).to_have_text("3")
