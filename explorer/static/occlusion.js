@@ -26,7 +26,6 @@ export function startOcclusion() {
  * @returns {{inputs: Uint8Array[], columns: number[]}} row by row, and where the patches of each row begin
  */
 export function hideParts(pixels, [channels, height, width]) {
-  const ground = pixels[0];
   const rows = range(-Math.floor(PATCH / 2), height - Math.ceil(PATCH / 2) + 1, STEP);
   const columns = range(-Math.floor(PATCH / 2), width - Math.ceil(PATCH / 2) + 1, STEP);
   const hide = (top, left) => {
@@ -34,7 +33,7 @@ export function hideParts(pixels, [channels, height, width]) {
     for (let channel = 0; channel < channels; channel++) {
       for (let row = Math.max(0, top); row < Math.min(height, top + PATCH); row++) {
         const start = (channel * height + row) * width;
-        hidden.fill(ground, start + Math.max(0, left), start + Math.min(width, left + PATCH));
+        hidden.fill(pixels[channel * height * width], start + Math.max(0, left), start + Math.min(width, left + PATCH));
       }
     }
     return hidden;

@@ -21,7 +21,7 @@ export function votesInWords(members, labels) {
 export function doubtInWords({ entropy, mutual_information: mutual }, classes) {
   const share = entropy / Math.log(classes);
   if (share < 0.02) return "The ensemble is sure.";
-  const degree = share < 0.15 ? "a little unsure" : share < 0.45 ? "unsure" : "all but guessing";
+  const degree = share < 0.15 ? "a little unsure" : share < 0.65 ? "unsure" : "all but guessing";
   const kind =
     mutual > entropy / 2
       ? "mostly because its members disagree: they have not seen enough like it"
