@@ -70,7 +70,8 @@ async function ask(path, parameters = {}, body = undefined) {
   const query = new URLSearchParams(Object.entries(parameters).map(([key, value]) => [key, String(value)]));
   const reply = await send(`/api/${path}?${query}`, body);
   const content = await reply.json().catch(() => ({}));
-  if (!reply.ok) throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);
+  if (!reply.ok)
+    throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);
   return content;
 }
 

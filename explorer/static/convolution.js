@@ -32,7 +32,10 @@ export function convolve(picture, kernel) {
   const values = new Float32Array(height * width);
   for (let row = 0; row < height; row++) {
     for (let column = 0; column < width; column++) {
-      values[row * width + column] = coveredBy(picture, row, column).reduce((sum, pixel, index) => sum + pixel * kernel[index], 0);
+      values[row * width + column] = coveredBy(picture, row, column).reduce(
+        (sum, pixel, index) => sum + pixel * kernel[index],
+        0,
+      );
     }
   }
   return { values, height, width };
@@ -41,17 +44,26 @@ export function convolve(picture, kernel) {
 /** What is negative becomes 0. @param {Picture} picture @returns {Picture} */
 export const relu = (picture) => ({ ...picture, values: picture.values.map((value) => Math.max(0, value)) });
 
-/** The largest of each block; what does not fill a block is left out. @param {Picture} picture @param {number} size @returns {Picture} */
+/**
+ * The largest of each block; what does not fill a block is left out.
+ * @param {Picture} picture
+ * @param {number} size
+ * @returns {Picture}
+ */
 export function maxPool({ values, height, width }, size) {
   const pooled = { height: Math.floor(height / size), width: Math.floor(width / size) };
   const largest = (row, column) => {
     let most = -Infinity;
     for (let down = 0; down < size; down++) {
-      for (let right = 0; right < size; right++) most = Math.max(most, values[(row * size + down) * width + column * size + right]);
+      for (let right = 0; right < size; right++)
+        most = Math.max(most, values[(row * size + down) * width + column * size + right]);
     }
     return most;
   };
-  const places = Array.from({ length: pooled.height * pooled.width }, (_, index) => [Math.floor(index / pooled.width), index % pooled.width]);
+  const places = Array.from({ length: pooled.height * pooled.width }, (_, index) => [
+    Math.floor(index / pooled.width),
+    index % pooled.width,
+  ]);
   return { ...pooled, values: Float32Array.from(places, ([row, column]) => largest(row, column)) };
 }
 

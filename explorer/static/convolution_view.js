@@ -13,7 +13,10 @@ let playing = 0;
 
 /** Set the view up. */
 export function startConvolutionView() {
-  byId("kernel-choice").append(...Object.keys(KERNELS).map((name) => make("option", {}, name)), make("option", { hidden: true }, "my own"));
+  byId("kernel-choice").append(
+    ...Object.keys(KERNELS).map((name) => make("option", {}, name)),
+    make("option", { hidden: true }, "my own"),
+  );
   byId("kernel-choice").addEventListener("change", (event) => {
     kernel = [...KERNELS[event.target.value]];
     showKernel();
@@ -46,7 +49,8 @@ export function refreshConvolution() {
   paintScaled("pool-out", pooled, 140);
   byId("pool-in-words").textContent = `After ReLU: ${sizeOf(result)}`;
   byId("pool-out-words").textContent = `After pooling: ${sizeOf(pooled)}`;
-  byId("conv-in-words").textContent = `Input, ${sizeOf(picture)}${byId("padding").checked ? ", with its border of zeros" : ""}`;
+  byId("conv-in-words").textContent =
+    `Input, ${sizeOf(picture)}${byId("padding").checked ? ", with its border of zeros" : ""}`;
   byId("conv-out-words").textContent = `Result, ${sizeOf(result)}`;
   byId("padding-words").textContent = byId("padding").checked
     ? "With padding, a border of zeros is laid around the picture: the result is as large as the input."
@@ -57,14 +61,21 @@ export function refreshConvolution() {
 function input() {
   const [, height, width] = session.answer?.shape ?? session.model?.shape ?? [1, 28, 28];
   const pixels = session.answer?.pixels ?? new Uint8Array(height * width);
-  const picture = { values: Float32Array.from(pixels.subarray(0, height * width), (value) => value / 255), height, width };
+  const picture = {
+    values: Float32Array.from(pixels.subarray(0, height * width), (value) => value / 255),
+    height,
+    width,
+  };
   return byId("padding").checked ? pad(picture) : picture;
 }
 
 function go(row, column) {
   const picture = input();
   const result = convolve(picture, kernel);
-  place = { row: Math.min(result.height - 1, Math.max(0, row)), column: Math.min(result.width - 1, Math.max(0, column)) };
+  place = {
+    row: Math.min(result.height - 1, Math.max(0, row)),
+    column: Math.min(result.width - 1, Math.max(0, column)),
+  };
   paintScaled("conv-in", picture, LARGE);
   outline("conv-in", picture, place, 3);
   paintScaled("conv-out", result, LARGE);
@@ -72,7 +83,9 @@ function go(row, column) {
   const pixels = coveredBy(picture, place.row, place.column);
   const terms = pixels.map((pixel, index) => [pixel, kernel[index]]).filter(([pixel, weight]) => pixel && weight);
   const sum = terms.reduce((total, [pixel, weight]) => total + pixel * weight, 0);
-  const written = terms.map(([pixel, weight]) => `${pixel.toFixed(2)}×${weight < 0 ? `(${weight})` : weight}`).join(" + ") || "all nine products are 0";
+  const written =
+    terms.map(([pixel, weight]) => `${pixel.toFixed(2)}×${weight < 0 ? `(${weight})` : weight}`).join(" + ") ||
+    "all nine products are 0";
   byId("conv-sum").replaceChildren(written, make("b", {}, `= ${sum.toFixed(2)}`));
 }
 
@@ -105,7 +118,12 @@ function stop() {
 
 function showKernel() {
   const inputs = kernel.map((weight, index) => {
-    const field = make("input", { type: "number", step: "0.5", value: String(weight), "aria-label": `Weight, row ${Math.floor(index / 3) + 1}, column ${(index % 3) + 1}` });
+    const field = make("input", {
+      type: "number",
+      step: "0.5",
+      value: String(weight),
+      "aria-label": `Weight, row ${Math.floor(index / 3) + 1}, column ${(index % 3) + 1}`,
+    });
     field.addEventListener("input", () => {
       kernel[index] = Number.isFinite(field.valueAsNumber) ? field.valueAsNumber : 0;
       byId("kernel-choice").value = "my own";

@@ -111,7 +111,12 @@ async function takePicture(drawing, file) {
 function offerExamples(drawing) {
   const buttons = session.page.examples.map((name) => {
     const title = name.replace(/\.\w+$/, "").replaceAll("-", " ");
-    const picture = make("img", { src: `/examples/${encodeURIComponent(name)}`, alt: title, width: 32, height: 32 });
+    const picture = make("img", {
+      src: `/examples/${encodeURIComponent(name)}`,
+      alt: title,
+      width: 32,
+      height: 32,
+    });
     const button = make("button", { type: "button", title }, picture);
     button.addEventListener("click", async () => takePicture(drawing, await (await fetch(picture.src)).blob()));
     return button;

@@ -55,7 +55,10 @@ export class Drawing extends EventTarget {
     this.#changed();
   }
 
-  /** What is on the sheet, as an image file: the picture's own where nothing was drawn on it. @returns {Promise<Blob>} */
+  /**
+   * What is on the sheet, as an image file: the picture's own where nothing was drawn on it.
+   * @returns {Promise<Blob>}
+   */
   async file() {
     if (this.picture && !this.strokes.length) return this.picture.file;
     return new Promise((done) => this.canvas.toBlob(done, "image/png"));
@@ -119,7 +122,12 @@ export class Drawing extends EventTarget {
     if (!this.canvas.matches(":focus-visible")) return;
     const scale = this.canvas.clientWidth / this.canvas.width;
     const size = `${Number(this.brush.value) * scale}px`;
-    Object.assign(this.pen.style, { left: `${this.at[0] * scale}px`, top: `${this.at[1] * scale}px`, width: size, height: size });
+    Object.assign(this.pen.style, {
+      left: `${this.at[0] * scale}px`,
+      top: `${this.at[1] * scale}px`,
+      width: size,
+      height: size,
+    });
     this.pen.classList.toggle("down", this.down !== null);
     this.pen.hidden = false;
   }

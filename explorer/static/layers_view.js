@@ -17,17 +17,29 @@ const looking = new Latest(look);
 /** Set the view up. */
 export function startLayersView() {
   byId("layer-list").addEventListener("keydown", (event) => {
-    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, Home: -layers.length, End: layers.length }[event.key];
+    const step = {
+      ArrowDown: 1,
+      ArrowRight: 1,
+      ArrowUp: -1,
+      ArrowLeft: -1,
+      Home: -layers.length,
+      End: layers.length,
+    }[event.key];
     if (step === undefined) return;
     event.preventDefault();
     go(Math.min(layers.length - 1, Math.max(0, at + step)));
   });
   session.addEventListener("model", () => {
     member = 1;
-    makeChoice(byId("layer-members"), "member", session.model.members.map((_, index) => String(index + 1)), (index) => {
-      member = index + 1;
-      refreshLayers();
-    });
+    makeChoice(
+      byId("layer-members"),
+      "member",
+      session.model.members.map((_, index) => String(index + 1)),
+      (index) => {
+        member = index + 1;
+        refreshLayers();
+      },
+    );
   });
   session.addEventListener("answer", refreshLayers);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refreshLayers);
@@ -65,7 +77,12 @@ async function loadLayers() {
 }
 
 function makeOption(layer, index) {
-  const option = make("div", { role: "option", id: `layer-${index}` }, make("span", {}, layer.title), make("small", {}, placeOf(layer.shape)));
+  const option = make(
+    "div",
+    { role: "option", id: `layer-${index}` },
+    make("span", {}, layer.title),
+    make("small", {}, placeOf(layer.shape)),
+  );
   option.addEventListener("click", () => go(index));
   return option;
 }
@@ -81,7 +98,8 @@ function mark() {
   [...list.children].forEach((option, index) => option.setAttribute("aria-selected", String(index === at)));
   list.setAttribute("aria-activedescendant", `layer-${at}`);
   const chosen = list.children[at];
-  if (list.scrollHeight > list.clientHeight) list.scrollTop = chosen.offsetTop - list.offsetTop - list.clientHeight / 2;
+  if (list.scrollHeight > list.clientHeight)
+    list.scrollTop = chosen.offsetTop - list.offsetTop - list.clientHeight / 2;
 }
 
 function invite() {
@@ -132,5 +150,6 @@ function showFilters(filters) {
   });
   place.replaceChildren(...each);
   const of = channels === 1 ? "" : `, one picture for each of their ${channels} channels`;
-  byId("filters-words").textContent = `${count} filters of ${rows}×${columns} weights${of}, from −${strongest.toFixed(2)} to ${strongest.toFixed(2)}. Each gives one map of convolution 1.`;
+  byId("filters-words").textContent =
+    `${count} filters of ${rows}×${columns} weights${of}, from −${strongest.toFixed(2)} to ${strongest.toFixed(2)}. Each gives one map of convolution 1.`;
 }

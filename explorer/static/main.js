@@ -32,7 +32,8 @@ startTabs({
 });
 session.addEventListener("model", () => {
   offerModels();
-  for (const refresh of [refreshLayers, refreshConvolution, refreshSoftmax, refreshUncertainty, refreshRecord]) refresh();
+  for (const refresh of [refreshLayers, refreshConvolution, refreshSoftmax, refreshUncertainty, refreshRecord])
+    refresh();
 });
 byId("model").addEventListener("change", (event) => {
   const [name, version] = event.target.value.split("/");
@@ -48,7 +49,9 @@ function offerModels() {
     const others = versions.length > 1 ? versions : [];
     return [
       make("option", { value: `${name}/0` }, `${name}, latest (${latest.version})`),
-      ...others.map(({ version }) => make("option", { value: `${name}/${version}` }, `${name}, version ${version}`)),
+      ...others.map(({ version }) =>
+        make("option", { value: `${name}/${version}` }, `${name}, version ${version}`),
+      ),
     ];
   });
   const select = byId("model");

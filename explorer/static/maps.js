@@ -46,14 +46,20 @@ export function startEnlarging() {
 
 function cutMaps(values, [count, height, width]) {
   const size = height * width;
-  return { height, width, maps: Array.from({ length: count }, (_, index) => values.subarray(index * size, (index + 1) * size)) };
+  return {
+    height,
+    width,
+    maps: Array.from({ length: count }, (_, index) => values.subarray(index * size, (index + 1) * size)),
+  };
 }
 
 function fill(place) {
   if (place.querySelectorAll("button").length !== shown.maps.length) {
     place.replaceChildren(...shown.maps.map((_, index) => makeButton(index)));
   }
-  place.querySelectorAll("canvas").forEach((canvas, index) => paintMap(canvas, shown.maps[index], shown.height, shown.width, shown.strongest));
+  place
+    .querySelectorAll("canvas")
+    .forEach((canvas, index) => paintMap(canvas, shown.maps[index], shown.height, shown.width, shown.strongest));
 }
 
 function makeButton(index) {
@@ -70,9 +76,11 @@ function enlarge(index) {
   enlarged = (index + count) % count;
   const map = shown.maps[enlarged];
   paintMap(byId("enlarged-map"), map, shown.height, shown.width, strongestOf(map));
-  byId("enlarged-title").textContent = count === 1 ? shown.title : `${shown.title}, map ${enlarged + 1} of ${count}`;
+  byId("enlarged-title").textContent =
+    count === 1 ? shown.title : `${shown.title}, map ${enlarged + 1} of ${count}`;
   const above = map.filter((value) => value > 0).length / map.length;
-  byId("enlarged-words").textContent = `From ${Math.min(...map).toFixed(2)} to ${Math.max(...map).toFixed(2)}; ${(above * 100).toFixed(0)} % above 0. Here the scale is this map’s own.`;
+  byId("enlarged-words").textContent =
+    `From ${Math.min(...map).toFixed(2)} to ${Math.max(...map).toFixed(2)}; ${(above * 100).toFixed(0)} % above 0. Here the scale is this map’s own.`;
 }
 
 function showNumbers(place, layer, values, labels) {
@@ -82,7 +90,11 @@ function showNumbers(place, layer, values, labels) {
   place.replaceChildren(bars);
   const names = labels.length === numbers.length ? labels : numbers.map((_, index) => String(index + 1));
   const strongest = strongestOf(numbers);
-  showBars(bars, names, layer.kind === "softmax" ? numbers : numbers.map((value) => Math.max(0, value) / strongest));
+  showBars(
+    bars,
+    names,
+    layer.kind === "softmax" ? numbers : numbers.map((value) => Math.max(0, value) / strongest),
+  );
   if (layer.kind === "softmax") return;
   bars.querySelectorAll(".value").forEach((cell, index) => (cell.textContent = numbers[index].toFixed(2)));
 }

@@ -11,7 +11,9 @@ const CALL_IMAGES = 32; // few enough that a busy server answers within the dead
 /** Set it up. */
 export function startOcclusion() {
   session.addEventListener("model", () => {
-    const members = session.model.members.map((_, index) => make("option", { value: index }, `member ${index + 1}`));
+    const members = session.model.members.map((_, index) =>
+      make("option", { value: index }, `member ${index + 1}`),
+    );
     byId("occlusion-of").replaceChildren(make("option", { value: "" }, "the ensemble"), ...members);
   });
   session.addEventListener("answer", forget);
@@ -33,7 +35,11 @@ export function hideParts(pixels, [channels, height, width]) {
     for (let channel = 0; channel < channels; channel++) {
       for (let row = Math.max(0, top); row < Math.min(height, top + PATCH); row++) {
         const start = (channel * height + row) * width;
-        hidden.fill(pixels[channel * height * width], start + Math.max(0, left), start + Math.min(width, left + PATCH));
+        hidden.fill(
+          pixels[channel * height * width],
+          start + Math.max(0, left),
+          start + Math.min(width, left + PATCH),
+        );
       }
     }
     return hidden;
@@ -49,7 +55,11 @@ async function measure() {
   button.textContent = "Measuring…";
   await session.attempt(async () => {
     const { inputs, columns } = hideParts(answer.pixels, answer.shape);
-    const [whole, ...hidden] = await classifyMany(session.answering, [answer.pixels, ...inputs], Math.min(CALL_IMAGES, page.most_images));
+    const [whole, ...hidden] = await classifyMany(
+      session.answering,
+      [answer.pixels, ...inputs],
+      Math.min(CALL_IMAGES, page.most_images),
+    );
     if (session.answer === answer) show(whole, hidden, columns.length);
   });
   button.textContent = "Measure";
@@ -71,7 +81,8 @@ function show(whole, hidden, width) {
 function inWords(losses, width, sharesOf, hidden, before, top) {
   const most = losses.indexOf(Math.max(...losses));
   const label = session.model.labels[top];
-  if (losses[most] < 0.01) return `No single patch matters: whatever part is hidden, ${label} stays above ${percent(before[top] - losses[most])}.`;
+  if (losses[most] < 0.01)
+    return `No single patch matters: whatever part is hidden, ${label} stays above ${percent(before[top] - losses[most])}.`;
   const after = sharesOf(hidden[most]);
   const instead = session.model.labels[after.indexOf(Math.max(...after))];
   const [row, column] = [Math.floor(most / width) * STEP, (most % width) * STEP];

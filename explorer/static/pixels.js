@@ -18,7 +18,9 @@ export const floatsFromBase64 = (text) => new Float32Array(fromBase64(text).buff
 export function paintInput(canvas, pixels, [channels, height, width]) {
   const area = height * width;
   paint(canvas, height, width, (index) =>
-    channels === 3 ? [pixels[index], pixels[index + area], pixels[index + 2 * area]] : Array(3).fill(pixels[index]),
+    channels === 3
+      ? [pixels[index], pixels[index + area], pixels[index + 2 * area]]
+      : Array(3).fill(pixels[index]),
   );
 }
 
@@ -45,7 +47,8 @@ export function paintOver(canvas, { pixels, shape: [, height, width] }, grid) {
   const rows = grid.values.length / grid.width;
   const nearest = (at, most) => Math.min(most - 1, Math.round(at / grid.step));
   paint(canvas, height, width, (index) => {
-    const value = grid.values[nearest(Math.floor(index / width), rows) * grid.width + nearest(index % width, grid.width)];
+    const value =
+      grid.values[nearest(Math.floor(index / width), rows) * grid.width + nearest(index % width, grid.width)];
     const faint = (pixels[index] / 255) * 0.45;
     const ground = ramp.zero.map((zero) => zero + ((zero > 128 ? 0 : 255) - zero) * faint);
     const share = Math.sqrt(Math.abs(value) / strongest) * 0.85;

@@ -22,7 +22,10 @@ export function startRecordView() {
   });
   byId("report").replaceChildren(
     ...(session.page.report
-      ? [make("a", { href: "/report", target: "_blank", rel: "noopener" }, "Report of the run"), ": curves, confusion, reliability, worst errors."]
+      ? [
+          make("a", { href: "/report", target: "_blank", rel: "noopener" }, "Report of the run"),
+          ": curves, confusion, reliability, worst errors.",
+        ]
       : ["No run was named; with --run, its report is linked here."]),
   );
 }
@@ -39,7 +42,9 @@ async function look() {
   clearTimeout(timer);
   try {
     take(await getMetrics());
-    byId("live-words").textContent = history.length ? "Between two looks, 2 seconds apart; the calls of this page are among them." : "Looking…";
+    byId("live-words").textContent = history.length
+      ? "Between two looks, 2 seconds apart; the calls of this page are among them."
+      : "Looking…";
   } catch (failure) {
     if (!failure.kind) throw failure;
     last = null;
@@ -64,16 +69,35 @@ function showLive(id, name, write) {
   byId(id).textContent = now === null ? "no calls" : write(now);
   const values = history.map((one) => one[name] ?? 0);
   const x = values.map((_, index) => (index - values.length + 1) * (LOOK_MS / 1000));
-  const chart = { x, curves: [{ values, main: true }], most: Math.max(...values) || 1, title: "", axis: `last ${Math.max(2, -x[0])} seconds`, writeY: write };
+  const chart = {
+    x,
+    curves: [{ values, main: true }],
+    most: Math.max(...values) || 1,
+    title: "",
+    axis: `last ${Math.max(2, -x[0])} seconds`,
+    writeY: write,
+  };
   byId(`${id}-chart`).replaceChildren(lineChart({ ...chart, width: 340, height: 130 }));
 }
 
 function showVersions() {
   const rows = session.models.map((model) => {
     const answers = model.name === session.model.name && model.version === session.model.version;
-    const use = make("button", { type: "button", "aria-label": `Use ${model.name} version ${model.version}` }, "Use");
-    use.addEventListener("click", () => session.choose({ name: model.name, version: model.latest ? 0 : model.version }));
-    const title = make("span", {}, make("b", {}, model.name), ` version ${model.version}`, make("span", { className: "soft" }, model.latest ? " · latest" : ""));
+    const use = make(
+      "button",
+      { type: "button", "aria-label": `Use ${model.name} version ${model.version}` },
+      "Use",
+    );
+    use.addEventListener("click", () =>
+      session.choose({ name: model.name, version: model.latest ? 0 : model.version }),
+    );
+    const title = make(
+      "span",
+      {},
+      make("b", {}, model.name),
+      ` version ${model.version}`,
+      make("span", { className: "soft" }, model.latest ? " · latest" : ""),
+    );
     return make("li", {}, title, answers ? make("span", { className: "soft" }, "answers now") : use);
   });
   byId("versions").replaceChildren(...rows);
@@ -82,7 +106,11 @@ function showVersions() {
 function showFigures({ name, version, test, held_out: heldOut, temperature, provider, labels, shape }) {
   byId("record-title").textContent = `Figures of ${name}, version ${version}`;
   const accuracy = (title, { accuracy: share, interval, count }) =>
-    makeFigure(title, percent(share), `${percent(interval[0])} to ${percent(interval[1])}, on ${count.toLocaleString("en")}`);
+    makeFigure(
+      title,
+      percent(share),
+      `${percent(interval[0])} to ${percent(interval[1])}, on ${count.toLocaleString("en")}`,
+    );
   byId("record-figures").replaceChildren(
     accuracy("Test accuracy", test),
     accuracy("Held-out accuracy", heldOut),
@@ -96,8 +124,12 @@ function showFigures({ name, version, test, held_out: heldOut, temperature, prov
 function showMembers({ members }) {
   const titles = ["member", "architecture", "seed", "parameters", "multiply-adds", "held-out accuracy"];
   const rows = members.map((member, index) => [
-    String(index + 1), member.architecture, String(member.seed), member.parameters.toLocaleString("en"),
-    member.multiply_adds.toLocaleString("en"), percent(member.held_out_accuracy),
+    String(index + 1),
+    member.architecture,
+    String(member.seed),
+    member.parameters.toLocaleString("en"),
+    member.multiply_adds.toLocaleString("en"),
+    percent(member.held_out_accuracy),
   ]);
   byId("record-members").replaceChildren(
     make("thead", {}, make("tr", {}, ...titles.map((title) => make("th", { scope: "col" }, title)))),

@@ -49,7 +49,9 @@ class Session extends EventTarget {
     if (answer && !this.#isAnswering(answer.model)) {
       const before = this.model;
       await this.#describe();
-      this.say(`${this.model.name} version ${this.model.version} answers now; it was ${before.name} version ${before.version}.`);
+      this.say(
+        `${this.model.name} version ${this.model.version} answers now; it was ${before.name} version ${before.version}.`,
+      );
     }
     this.dispatchEvent(new Event("answer"));
   }
@@ -104,7 +106,9 @@ class Session extends EventTarget {
     if (!ours.length) this.chosen = { name: this.models[0].name, version: 0 };
     else if (gone) this.chosen = { name: this.chosen.name, version: 0 };
     const now = this.models.find(
-      (model) => model.name === this.chosen.name && (this.chosen.version ? model.version === this.chosen.version : model.latest),
+      (model) =>
+        model.name === this.chosen.name &&
+        (this.chosen.version ? model.version === this.chosen.version : model.latest),
     );
     if (this.#isAnswering(now)) return;
     const before = this.model;
@@ -131,7 +135,10 @@ class Session extends EventTarget {
     const anew = !this.#failed;
     this.#failed = failure.kind;
     const where = failure.kind === "down" ? ` (${this.page.target})` : "";
-    this.#say(`${failure.message.replace(/\.$/, "")}${where}. Trying again every second; your drawing is kept.`, true);
+    this.#say(
+      `${failure.message.replace(/\.$/, "")}${where}. Trying again every second; your drawing is kept.`,
+      true,
+    );
     if (anew) {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.#watch(), ANXIOUS_MS);

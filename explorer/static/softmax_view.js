@@ -40,14 +40,28 @@ async function logitsOf(answer) {
 }
 
 function show(labels) {
-  const head = make("tr", {}, ...["class", "number z", "e to the z", "share"].map((title) => make("th", { scope: "col" }, title)));
+  const head = make(
+    "tr",
+    {},
+    ...["class", "number z", "e to the z", "share"].map((title) => make("th", { scope: "col" }, title)),
+  );
   const rows = labels.map((label, index) => {
-    const field = make("input", { type: "number", step: "0.5", value: String(logits[index]), "aria-label": `Number of class ${label}` });
+    const field = make("input", {
+      type: "number",
+      step: "0.5",
+      value: String(logits[index]),
+      "aria-label": `Number of class ${label}`,
+    });
     field.addEventListener("input", () => {
       logits[index] = Number.isFinite(field.valueAsNumber) ? field.valueAsNumber : 0;
       fillShares();
     });
-    const cells = [make("td", {}, label), make("td", {}, field), make("td", { className: "power" }), make("td", { className: "share" })];
+    const cells = [
+      make("td", {}, label),
+      make("td", {}, field),
+      make("td", { className: "power" }),
+      make("td", { className: "share" }),
+    ];
     return make("tr", {}, ...cells);
   });
   byId("softmax").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
@@ -56,10 +70,13 @@ function show(labels) {
 
 function fillShares() {
   const shares = softmax(logits);
-  byId("softmax").querySelectorAll("tbody tr").forEach((row, index) => {
-    row.querySelector(".power").textContent = readable(Math.exp(logits[index]));
-    row.querySelector(".share").textContent = percent(shares[index]);
-  });
+  byId("softmax")
+    .querySelectorAll("tbody tr")
+    .forEach((row, index) => {
+      row.querySelector(".power").textContent = readable(Math.exp(logits[index]));
+      row.querySelector(".share").textContent = percent(shares[index]);
+    });
 }
 
-const readable = (value) => (value >= 1e5 || (value < 0.001 && value > 0) ? value.toExponential(1) : value.toFixed(3));
+const readable = (value) =>
+  value >= 1e5 || (value < 0.001 && value > 0) ? value.toExponential(1) : value.toFixed(3);

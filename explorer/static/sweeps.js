@@ -4,12 +4,31 @@
 
 /**
  * What can be done to an input. Each has its steps, how a step is written, and what makes the input of a step.
- * @type {{title: string, axis: string, steps: number[], write: (step: number) => string, apply: (input: Input, step: number) => Uint8Array}[]}
+ * @type {{title: string, axis: string, steps: number[], write: (step: number) => string,
+ *   apply: (input: Input, step: number) => Uint8Array}[]}
  */
 export const SWEEPS = [
-  { title: "Rotation", axis: "rotation, in degrees", steps: stepsFrom(-90, 90, 7.5), write: (step) => `${step}°`, apply: rotate },
-  { title: "Shift", axis: "shift to the right, in pixels", steps: stepsFrom(-12, 12, 1), write: (step) => `${step} px`, apply: shift },
-  { title: "Noise", axis: "noise, as a share of full brightness", steps: stepsFrom(0, 1.2, 0.05), write: (step) => step.toFixed(2), apply: addNoise },
+  {
+    title: "Rotation",
+    axis: "rotation, in degrees",
+    steps: stepsFrom(-90, 90, 7.5),
+    write: (step) => `${step}°`,
+    apply: rotate,
+  },
+  {
+    title: "Shift",
+    axis: "shift to the right, in pixels",
+    steps: stepsFrom(-12, 12, 1),
+    write: (step) => `${step} px`,
+    apply: shift,
+  },
+  {
+    title: "Noise",
+    axis: "noise, as a share of full brightness",
+    steps: stepsFrom(0, 1.2, 0.05),
+    write: (step) => step.toFixed(2),
+    apply: addNoise,
+  },
 ];
 
 /** Turn clockwise around the middle, between pixels bilinearly. @param {Input} input @param {number} degrees */
@@ -29,13 +48,20 @@ export function shift({ pixels, shape }, by) {
   return resample(pixels, shape, (row, column) => [row, column - by]);
 }
 
-/** Add Gaussian noise, the same at every call. @param {Input} input @param {number} share its standard deviation / 255 */
+/**
+ * Add Gaussian noise, the same at every call.
+ * @param {Input} input
+ * @param {number} share its standard deviation / 255
+ */
 export function addNoise({ pixels }, share) {
   const random = randomNumbers(7);
   return pixels.map((value) => Math.min(255, Math.max(0, Math.round(value + 255 * share * gauss(random)))));
 }
 
-/** Numbers in 0..1 that look random and are the same for the same seed (a linear congruential generator). @param {number} seed */
+/**
+ * Numbers in 0..1 that look random and are the same for the same seed (a linear congruential generator).
+ * @param {number} seed
+ */
 export function randomNumbers(seed) {
   let state = seed;
   return () => {
@@ -71,5 +97,7 @@ function between(plane, height, width, row, column) {
 }
 
 function stepsFrom(first, last, by) {
-  return Array.from({ length: Math.round((last - first) / by) + 1 }, (_, index) => Number((first + index * by).toFixed(4)));
+  return Array.from({ length: Math.round((last - first) / by) + 1 }, (_, index) =>
+    Number((first + index * by).toFixed(4)),
+  );
 }

@@ -17,7 +17,9 @@ export function stagesOf(timing, totalMs) {
     ["server: decode and reply", ms(total - queue - inference)],
     ["server: waiting", ms(queue)],
     ["server: all members", ms(inference)],
-  ].map(([name, value]) => (name === "server: decode and reply" ? [name, Math.max(value, ms(decode))] : [name, value]));
+  ].map(([name, value]) =>
+    name === "server: decode and reply" ? [name, Math.max(value, ms(decode))] : [name, value],
+  );
 }
 
 /** Draw them. @param {[string, number][]} stages @param {number} totalMs */
@@ -28,8 +30,22 @@ export function showStages(stages, totalMs) {
     const part = make("i", { className: `stage-${index}` });
     part.style.flexGrow = String(value);
     stack.append(part);
-    list.append(make("div", {}, make("dt", {}, make("i", { className: `key stage-${index}` }), name), make("dd", {}, `${value.toFixed(1)} ms`)));
+    list.append(
+      make(
+        "div",
+        {},
+        make("dt", {}, make("i", { className: `key stage-${index}` }), name),
+        make("dd", {}, `${value.toFixed(1)} ms`),
+      ),
+    );
   });
-  list.append(make("div", { className: "total" }, make("dt", {}, "from stroke to answer"), make("dd", {}, `${totalMs.toFixed(0)} ms`)));
+  list.append(
+    make(
+      "div",
+      { className: "total" },
+      make("dt", {}, "from stroke to answer"),
+      make("dd", {}, `${totalMs.toFixed(0)} ms`),
+    ),
+  );
   byId("time").replaceChildren(stack, list);
 }

@@ -39,9 +39,12 @@ export function showVerdict(verdict, model, early) {
   const answer = byId("answer");
   answer.textContent = verdict ? verdict.label : NOTHING;
   answer.classList.toggle("long", answer.textContent.length > 2);
-  byId("words").textContent = verdict ? votesInWords(verdict.members, model.labels) : "Draw a digit, or choose an example.";
+  byId("words").textContent = verdict
+    ? votesInWords(verdict.members, model.labels)
+    : "Draw a digit, or choose an example.";
   byId("doubt").textContent = verdict ? doubtInWords(verdict, model.labels.length) : "";
-  byId("early-words").textContent = verdict && early ? earlyStopInWords(verdict.members_run, model.members.length) : "";
+  byId("early-words").textContent =
+    verdict && early ? earlyStopInWords(verdict.members_run, model.members.length) : "";
   showBars(byId("bars"), model.labels, verdict ? verdict.probabilities : []);
   byId("figures").replaceChildren(...(verdict ? figuresOf(verdict, model.labels.length) : []));
   showMembers(verdict, model, early);
@@ -51,14 +54,28 @@ function figuresOf(verdict, classes) {
   const agreeing = Math.round(verdict.agreement * verdict.members_run);
   return [
     makeFigure("Agreement", `${agreeing} of ${verdict.members_run}`, "members whose top class is the ensemble’s"),
-    makeFigure("Entropy", `${verdict.entropy.toFixed(3)} nats`, `0 is sure, ${Math.log(classes).toFixed(1)} no idea`),
-    makeFigure("Mutual information", `${verdict.mutual_information.toFixed(3)} nats`, "the part that is disagreement"),
+    makeFigure(
+      "Entropy",
+      `${verdict.entropy.toFixed(3)} nats`,
+      `0 is sure, ${Math.log(classes).toFixed(1)} no idea`,
+    ),
+    makeFigure(
+      "Mutual information",
+      `${verdict.mutual_information.toFixed(3)} nats`,
+      "the part that is disagreement",
+    ),
   ];
 }
 
 function makeBar(label) {
   const track = make("div", { className: "track" }, make("div", { className: "fill" }));
-  return make("div", { className: "bar" }, make("span", {}, label), track, make("span", { className: "value" }, NOTHING));
+  return make(
+    "div",
+    { className: "bar" },
+    make("span", {}, label),
+    track,
+    make("span", { className: "value" }, NOTHING),
+  );
 }
 
 function showMembers(verdict, model, early) {
@@ -75,8 +92,17 @@ function showMembers(verdict, model, early) {
 }
 
 function makeMember(index, classes) {
-  const columns = make("div", { className: "columns", role: "img" }, ...Array.from({ length: classes }, () => make("i")));
-  const says = make("p", { className: "says" }, make("span", { className: "soft" }, `Member ${index + 1}`), make("b"));
+  const columns = make(
+    "div",
+    { className: "columns", role: "img" },
+    ...Array.from({ length: classes }, () => make("i")),
+  );
+  const says = make(
+    "p",
+    { className: "says" },
+    make("span", { className: "soft" }, `Member ${index + 1}`),
+    make("b"),
+  );
   return make("div", { className: "member" }, columns, says);
 }
 
@@ -85,7 +111,10 @@ function showMember(card, shares, ensembleTop, labels, isAnswered) {
   card.classList.toggle("ran", shares !== undefined || !isAnswered);
   card.classList.toggle("differs", shares !== undefined && top !== ensembleTop);
   const columns = card.querySelector(".columns");
-  columns.setAttribute("aria-label", shares ? `${labels[top]}: ${percent(shares[top])}` : isAnswered ? "not asked" : "no answer yet");
+  columns.setAttribute(
+    "aria-label",
+    shares ? `${labels[top]}: ${percent(shares[top])}` : isAnswered ? "not asked" : "no answer yet",
+  );
   [...columns.children].forEach((column, index) => {
     column.style.height = `${(shares?.[index] ?? 0) * 100}%`;
     column.classList.toggle("top", index === top);

@@ -12,12 +12,23 @@ export function votesInWords(members, labels) {
   const ranked = [...votes].sort((one, other) => other[1] - one[1]);
   const [[first, count], ...others] = ranked;
   const all = numberWord(members.length);
-  if (!others.length) return members.length === 1 ? `The one member asked says ${labels[first]}.` : `All ${all} say ${labels[first]}.`;
-  const rest = others.map(([index, some]) => `${numberWord(some)} ${some === 1 ? "says" : "say"} ${labels[index]}`);
-  return sentence(`${numberWord(count)} of ${all} ${count === 1 ? "says" : "say"} ${labels[first]}, ${rest.join(", ")}.`);
+  if (!others.length)
+    return members.length === 1
+      ? `The one member asked says ${labels[first]}.`
+      : `All ${all} say ${labels[first]}.`;
+  const rest = others.map(
+    ([index, some]) => `${numberWord(some)} ${some === 1 ? "says" : "say"} ${labels[index]}`,
+  );
+  return sentence(
+    `${numberWord(count)} of ${all} ${count === 1 ? "says" : "say"} ${labels[first]}, ${rest.join(", ")}.`,
+  );
 }
 
-/** How sure, and if not, of which kind the doubt is. @param {import("./api.js").Verdict} verdict @param {number} classes */
+/**
+ * How sure, and if not, of which kind the doubt is.
+ * @param {import("./api.js").Verdict} verdict
+ * @param {number} classes
+ */
 export function doubtInWords({ entropy, mutual_information: mutual }, classes) {
   const share = entropy / Math.log(classes);
   if (share < 0.02) return "The ensemble is sure.";

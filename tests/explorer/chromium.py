@@ -1,15 +1,18 @@
-"""The system's Chromium, for what must be seen in a browser."""
+"""The system's Chromium, and how the tests drive the page in it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from examples.draw_digits import STROKES, smooth
 
+VIEWS = ("draw", "layers", "convolution", "uncertainty", "record")
+PHONE: dict[str, Any] = {"viewport": {"width": 375, "height": 812}, "has_touch": True, "is_mobile": True}
 WITH_BROWSER = os.environ.get("CONSORT_TEST_BROWSER") == "1"
 """Set where a browser must be there, so that its absence is a failure and not a skip."""
 
@@ -41,3 +44,21 @@ def paper_box(paper: Locator) -> tuple[float, float, float]:
     box = paper.bounding_box()
     assert box is not None
     return box["x"], box["y"], box["width"]
+
+
+def choose_example(page: Page, name: str) -> None:
+    """Take one of the examples."""
+    page.get_by_role("button", name=name).click()
+
+
+def show_everything(page: Page, view: str) -> None:
+    """Open a view with a digit in it, and wait until all that it shows is there."""
+    page.locator(f"#tab-{view}").click()
+    awaited = {
+        "draw": "#time dl",
+        "layers": "#maps canvas",
+        "convolution": "#softmax input",
+        "uncertainty": ".stranger",
+        "record": "#record-members td",
+    }
+    expect(page.locator(awaited[view]).first).to_be_visible()
