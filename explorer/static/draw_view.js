@@ -40,19 +40,19 @@ async function answer(drawing, began) {
   if (drawing.isEmpty || !session.model) return;
   await session.attempt(async () => {
     const file = await drawing.file();
-    const early = byId("early").checked;
-    const reply = await classify(session.chosen, file, { centre: byId("centre").checked, early_stop: early });
+    const options = { centre: byId("centre").checked, early_stop: byId("early").checked };
+    const reply = await classify(session.chosen, file, options);
     if (drawing.isEmpty) return; // cleared meanwhile
-    await show(reply, early, began);
+    await show(reply, options, began);
   });
 }
 
-async function show(reply, early, began) {
+async function show(reply, options, began) {
   const pixels = fromBase64(reply.input.pixels);
   await session.setAnswer({ ...reply, pixels, shape: reply.input.shape });
-  showVerdict(reply.verdict, session.model, early);
+  showVerdict(reply.verdict, session.model, options.early_stop);
   paintInput(byId("seen"), pixels, reply.input.shape);
-  byId("seen-words").textContent = seenInWords(reply.input.shape, byId("centre").checked);
+  byId("seen-words").textContent = seenInWords(reply.input.shape, options.centre);
   byId("refusal").hidden = true;
   const total = performance.now() - began;
   showStages(stagesOf(reply.timing, total), total);
