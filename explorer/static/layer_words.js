@@ -53,7 +53,7 @@ export const placeOf = (shape) => shape.join("×");
 
 function batchnormNote(layer, layers) {
   if (layer.kind !== "convolution" || layers.some((other) => other.kind === "batch normalization")) return "";
-  return "This graph has no batch normalization of its own: it was trained without, or the exporter folded it into the convolutions.";
+  return "This graph has no batch normalization of its own: it was trained without, or its export folded it into the layers after it.";
 }
 
 function sightOf(layer, [, height, width]) {

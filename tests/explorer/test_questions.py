@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import socket
 from collections.abc import Iterator
@@ -80,12 +81,13 @@ def test_many_inputs_are_answered_in_one_call_and_in_order(http: TestClient, shi
 def test_a_layers_values_come_with_probabilities_that_are_the_servers(http: TestClient) -> None:
     reply = http.post("/api/classify?centre=1", content=THREE).json()
     layers = http.get("/api/layers?name=mnist&version=1&member=2").json()
-    assert [layer["kind"] for layer in layers["layers"]].count("convolution") == 4
-    assert layers["filters"]["shape"] == [32, 1, 3, 3]
+    assert [layer["kind"] for layer in layers["layers"]].count("convolution") >= 2
     query = "/api/activations?name=mnist&version=1&member=2&layer=1"
     found = http.post(query, content=pixels_of(reply).tobytes()).json()
-    assert found["values"]["shape"] == layers["layers"][1]["shape"] == [32, 26, 26]
-    assert len(base64.b64decode(found["values"]["float32"])) == 4 * 32 * 26 * 26
+    shape = layers["layers"][1]["shape"]
+    assert found["values"]["shape"] == shape
+    assert len(base64.b64decode(found["values"]["float32"])) == 4 * math.prod(shape)
+    assert layers["filters"]["shape"][:2] == [shape[0], 1]
     assert found["probabilities"] == pytest.approx(reply["verdict"]["members"][1], abs=1e-5)
 
 
