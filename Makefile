@@ -2,13 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SERVE := .venv/.serve
+EXPLORE := .venv/.explore
 DEVELOP := .venv/.develop
 TRITON := .venv/.triton
 PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults explore screenshots
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +19,15 @@ $(SERVE): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu]'
 	@touch $@
 
+$(EXPLORE): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,explorer]'
+	@touch $@
+
 $(DEVELOP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,tracing,dev]'
-	@touch $@ $(SERVE)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,ray,tracing,explorer,dev]'
+	@touch $@ $(SERVE) $(EXPLORE)
 
 # Triton's client, for the tests that call the server with it; its pins do not go with ours.
 $(TRITON): tests/serving/triton-client.txt | $(DEVELOP)
@@ -42,6 +48,12 @@ run: $(SERVE) ## Serve the shipped model, classify the example images, go on ser
 	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit 0' INT TERM; \
 	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
 	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server
+
+explore: $(EXPLORE) ## Show what the networks see, on http://localhost:8080; a server must run
+	$(BIN)/python -m explorer
+
+screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md
+	$(BIN)/python -m tests.explorer.screenshots
 
 test: $(DEVELOP) $(TRITON) ## Run all tests
 	$(BIN)/python -m pytest
@@ -98,7 +110,6 @@ faults: $(DEVELOP) ## Kill and restart servers under load, and count what caller
 	$(BIN)/python -m benchmarks.faults
 
 constraints: $(DEVELOP) ## Write the exact versions that are installed to constraints.txt
-	$(BIN)/pip install --quiet --editable '.[explorer]'
 	{ $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; \
 	  grep -E '^onnxruntime-(gpu|openvino)==' constraints.txt; } | sort -f > constraints.new
 	mv constraints.new constraints.txt

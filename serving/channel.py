@@ -8,7 +8,10 @@ from pathlib import Path
 import grpc
 
 Option = tuple[str, int | str]
-OPTIONS: list[Option] = [("grpc.max_receive_message_length", -1)]
+OPTIONS: list[Option] = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own two minutes would outlast a restart by far
+]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from serving.errors import SettingsError
 from serving.security.settings import SecuritySettings
 
 PREFIX = "CONSORT_"
+OTHER_PREFIXES = ("CONSORT_CLIENT_", "CONSORT_EXPLORER_")
+"""Of the project's other commands."""
 Provider = Literal["cpu", "openvino", "openvino-bfloat16", "cuda"]
 
 
@@ -167,5 +169,5 @@ def read_settings(arguments: list[str]) -> ServerSettings:
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables with the server's prefix that are no setting of it, nor of the project's other commands."""
     known = {PREFIX + name.upper() for name in ServerSettings.model_fields} | {"CONSORT_DATA"}
-    ours = (name for name in environment if name.startswith(PREFIX) and not name.startswith("CONSORT_CLIENT_"))
+    ours = (name for name in environment if name.startswith(PREFIX) and not name.startswith(OTHER_PREFIXES))
     return sorted(set(ours) - known)

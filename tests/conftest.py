@@ -36,8 +36,9 @@ def models(tmp_path: Path) -> Path:
 
 @contextmanager
 def run_server(models: Path, **settings: Any) -> Iterator[Server]:
-    """A server of a models folder on free ports."""
-    server = Server(ServerSettings(models=models, host="127.0.0.1", grpc_port=0, metrics_port=0, **settings))
+    """A server of a models folder, on free ports unless the settings name others."""
+    ports = {"grpc_port": 0, "metrics_port": 0}
+    server = Server(ServerSettings(models=models, host="127.0.0.1", **(ports | settings)))
     server.start()
     yield server
     server.drain()

@@ -11,16 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
-    "imaging",
-    "machine",
-    "training",
-    "export",
-    "serving",
-    "protos",
-    "benchmarks",
-    "deploy",
-    "examples",
-    "tests",
+    *("imaging", "machine", "training", "export", "serving", "explorer", "protos"),
+    *("benchmarks", "deploy", "examples", "tests"),
 }
 ALLOWED = {
     "protos": set(),
@@ -29,6 +21,7 @@ ALLOWED = {
     "training": {"imaging", "machine"},
     "export": {"training"},
     "serving": {"protos", "export.manifest", "imaging", "machine"},
+    "explorer": {"serving.client", "protos", "export.manifest", "imaging"},
 }
 
 
@@ -59,6 +52,14 @@ def test_serving_loads_no_torch(module: str) -> None:
     """In a fresh process, after importing everything that serves or calls."""
     unwanted = "{'torch', 'onnx', 'training'} & set(sys.modules)"
     code = f"import sys, {module}; sys.exit(str({unwanted}) if {unwanted} else 0)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_explorer_loads_no_torch_and_no_server() -> None:
+    """It is a client like any other; from the bundle it reads graphs, with onnx and onnxruntime alone."""
+    unwanted = "{'torch', 'training', 'serving.server', 'export.graph'} & set(sys.modules)"
+    code = f"import sys, explorer.__main__; sys.exit(str({unwanted}) if {unwanted} else 0)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from export.manifest import explain
 from serving.channel import Credentials
 from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
+from serving.client.explanation import ALL_CLASSES, explain_verdict
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,12 +32,15 @@ class ClientSettings(BaseSettings):
         use_attribute_docstrings=True,
         cli_prog_name="python -m serving.client",
         cli_kebab_case=True,
+        cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_parse_none_str="none",
     )
 
     images: CliPositionalArg[list[Path]]
     """PNG, JPEG, WebP or BMP files."""
+    explain: bool = False
+    """Show every class, every member and the doubt, for each image."""
     target: str = DEFAULT_TARGET
     """Host and port of the server."""
     model: str = ""
@@ -93,7 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     console = Console()
-    console.print(result_table(settings.images, result))
+    if settings.explain:
+        for image, found in zip(settings.images, result.classifications, strict=True):
+            console.print(explain_verdict(image.name, found), highlight=False)
+    else:
+        console.print(result_table(settings.images, result))
     console.print(_timing_line(result), highlight=False)
     return 0
 
@@ -113,7 +121,7 @@ def classify(settings: ClientSettings) -> Result:
             model=settings.model,
             version=settings.version,
             label=settings.label,
-            top_classes=2,
+            top_classes=ALL_CLASSES if settings.explain else 2,
             members=True,
         )
 

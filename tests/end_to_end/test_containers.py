@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from serving.client import Client
@@ -41,6 +42,7 @@ class Compose:
     grpc_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
     prometheus_port: int = field(default_factory=free_port)
+    explorer_port: int = field(default_factory=free_port)
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -49,6 +51,7 @@ class Compose:
             "CONSORT_GRPC_PORT": str(self.grpc_port),
             "CONSORT_METRICS_PORT": str(self.metrics_port),
             "CONSORT_PROMETHEUS_PORT": str(self.prometheus_port),
+            "CONSORT_EXPLORER_PORT": str(self.explorer_port),
             **self.environment,
         }
         result = subprocess.run(
@@ -108,7 +111,7 @@ def compose() -> Iterator[Compose]:
         compose("up", "--build", "--detach", "--wait")
         yield compose
     finally:
-        compose("--profile", "train", "down", "--volumes", "--timeout", "30")
+        compose("--profile", "train", "--profile", "explorer", "down", "--volumes", "--timeout", "30")
 
 
 def test_the_example_images_are_answered_from_the_host(compose: Compose) -> None:
@@ -160,6 +163,20 @@ def test_the_engine_confines_what_it_runs(compose: Compose, service: str) -> Non
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert "host" not in (host["NetworkMode"], host["PidMode"], host["IpcMode"])
     assert not [mount for mount in found["Mounts"] if mount["Type"] == "bind" and mount["RW"]]
+
+
+def test_the_explorer_asks_the_server_and_is_confined(compose: Compose) -> None:
+    compose("--profile", "explorer", "up", "--build", "--detach", "--wait", "explorer")
+    with httpx2.Client(base_url=f"http://127.0.0.1:{compose.explorer_port}", timeout=30) as explorer:
+        answer = explorer.post("/api/classify?centre=1", content=DIGITS[0].read_bytes()).json()
+        layers = explorer.get("/api/layers?name=mnist&version=1&member=1").json()["layers"]
+        calls = explorer.get("/api/metrics").json()["calls"]
+    assert answer["verdict"]["label"] == DIGITS[0].name[0]
+    assert len(layers) > 10
+    assert calls >= 1
+    code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"
+    assert compose("exec", "explorer", "python", "-c", code).stdout == "65532 None\n"
+    assert compose("exec", "explorer", "touch", "/opt/consort/x", check=False).returncode == 1
 
 
 def test_stopping_drains(compose: Compose) -> None:

@@ -102,6 +102,24 @@ def test_the_command_prints_a_row_an_image(
     assert "2 images in" in printed
 
 
+def test_the_command_explains_a_verdict_with_bars(
+    client: Client, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stub's members say 0.7, 0.2, 0.1 and 0.1, 0.5, 0.4: each says another class."""
+    assert main(["--explain", str(image), "--target", client.target]) == 0
+    printed = capsys.readouterr().out
+    assert "3 [b].png: class 0, 40.00%" in printed
+    assert "1 of 2 members says class 0, 1 says class 1." in printed
+    rows = [line.split() for line in printed.splitlines() if line.strip().startswith("class ") and "%" in line]
+    assert [row[1:] for row in rows] == [
+        ["0", "━" * 12, "40.00%", "▆", "▁"],
+        ["1", "━" * 10, "35.00%", "▂", "▄"],
+        ["2", "━" * 8, "25.00%", "▁", "▄"],
+    ]
+    assert "agreement            1 of 2" in printed
+    assert "0 is sure, 1.10 no idea" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

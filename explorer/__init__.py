@@ -1,0 +1,1 @@
+"""A page that shows what the networks see: a client of the server, with its bundles at hand."""

@@ -1,0 +1,117 @@
+"""Members of the bundles on disk, opened so that every layer's output can be had."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from pydantic import TypeAdapter, ValidationError
+
+from explorer.errors import BundleUnusable, InvalidRequest
+from explorer.layers import Layer, find_layers, first_filters
+from export.manifest import INPUT_NAME, OUTPUT_NAME, ManifestError, Name, read_manifest, sha256_of
+from imaging.files import Pixels
+
+Floats = npt.NDArray[np.float32]
+MOST_OPEN = 12
+"""Networks that are kept open; the one that was used longest ago makes room."""
+NAME = TypeAdapter(Name)
+
+
+class Network:
+    """One member, with its layers as further outputs.
+
+    Attributes:
+        shape: Channels, height and width of its input.
+        layers: From the normalized input to the softmax.
+        filters: float32 (filters, channels, rows, columns) of the first convolution, or None.
+    """
+
+    def __init__(self, file: Path, shape: tuple[int, int, int]) -> None:
+        model = onnx.load(file)
+        self.shape = shape
+        self.layers = find_layers(model)
+        weights = first_filters(model)
+        self.filters: Floats | None = None if weights is None else numpy_helper.to_array(weights)
+        self._session = _open(model, self.layers)
+
+    def activations(self, pixels: Pixels, layer: Layer) -> tuple[Floats, Floats]:
+        """What a layer gives for one image.
+
+        Args:
+            pixels: uint8 (channels, height, width).
+            layer: One of `layers`.
+
+        Returns:
+            float32 of the layer's shape, and the member's probabilities, float32 (classes,).
+        """
+        values, probabilities = self._session.run([layer.tensor, OUTPUT_NAME], {INPUT_NAME: pixels[np.newaxis]})
+        return values[0], probabilities[0]
+
+
+class Bundles:
+    """The folder of bundles; may be asked from many threads."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+        self._open: OrderedDict[tuple[str, int, int], Network] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def network(self, name: str, version: int, member: int) -> Network:
+        """A member, opened when it is first asked for.
+
+        Args:
+            name: Of the model.
+            version: Of the model.
+            member: From 1.
+
+        Raises:
+            BundleUnusable: The bundle is not here, or its file is not the one that its manifest describes.
+            InvalidRequest: The model has no such member.
+        """
+        key = (name, version, member)
+        with self._lock:
+            if key not in self._open:
+                self._open[key] = self._load(*key)
+            self._open.move_to_end(key)
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)
+            return self._open[key]
+
+    def _load(self, name: str, version: int, member: int) -> Network:
+        try:
+            folder = self._models / NAME.validate_python(name) / str(version)
+            manifest = read_manifest(folder)
+        except (ValidationError, ManifestError) as error:
+            raise BundleUnusable(
+                f"The explorer has no bundle {name[:64]}/{version} in its models folder, so it cannot look in. "
+                "Start it with --models naming the folder that the server serves."
+            ) from error
+        if not 1 <= member <= len(manifest.members):
+            raise InvalidRequest(f"member is {member}, expected 1 to {len(manifest.members)}")
+        described = manifest.members[member - 1]
+        file = folder / described.file
+        if not file.is_file() or sha256_of(file) != described.sha256:
+            raise BundleUnusable(
+                f"{described.file} of {name}/{version} is not the file that its manifest describes."
+            )
+        return Network(file, manifest.input.shape)
+
+
+def _open(model: onnx.ModelProto, layers: tuple[Layer, ...]) -> Any:
+    """A session in which nothing is fused: layers between others must exist to be seen."""
+    given = {output.name for output in model.graph.output}
+    for tensor in dict.fromkeys(layer.tensor for layer in layers):
+        if tensor not in given:
+            model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

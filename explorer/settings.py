@@ -1,0 +1,120 @@
+"""The explorer's settings: flags over environment variables over a TOML file over the defaults below."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnknownFlag
+
+from explorer.errors import FolderMissing, SettingsError
+from export.manifest import explain
+from serving.client import DEFAULT_TARGET
+
+REPORT_FILE = "report.html"
+
+
+class ExplorerSettings(BaseSettings):
+    """Serve the explorer's page. Options are also variables, CONSORT_EXPLORER_..., and keys in --config."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CONSORT_EXPLORER_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        cli_prog_name="python -m explorer",
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_parse_none_str="none",
+        cli_exit_on_error=False,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = Field(8080, ge=0, le=65535)
+    """Port of the page; 0 takes a free one."""
+    target: str = DEFAULT_TARGET
+    """Host and port of the server that answers."""
+    metrics_url: str = Field("http://localhost:8002/metrics", pattern=r"^https?://")
+    """Where that server's metrics are."""
+    models: Path = Path("models")
+    """Folder of the bundles that the server serves; layers are shown from it."""
+    examples: Path | None = Path("examples/digits")
+    """Folder of example images, offered on the page; none offers none."""
+    run: Path | None = None
+    """Folder of the run that the model was exported from; its report.html is linked."""
+    timeout_seconds: float = Field(5.0, gt=0, le=60, allow_inf_nan=False)
+    """Deadline of every call to the server."""
+    max_upload_bytes: int = Field(8 * 2**20, ge=2**10, le=2**28)
+    """Largest request, in bytes."""
+    max_image_pixels: int = Field(25_000_000, ge=1)
+    """Largest picture, in pixels once decoded."""
+    max_call_images: int = Field(256, ge=1)
+    """Most images that one request may ask about; no more than the server's own setting."""
+    requests_per_second: float = Field(50.0, gt=0, allow_inf_nan=False)
+    """Requests that one client may make, on average; twice as many at once."""
+    config: Path | None = None
+    """TOML file of settings."""
+
+    @model_validator(mode="after")
+    def _what_is_named_is_there(self) -> Self:
+        for name, path in (("models", self.models), ("examples", self.examples), ("run", self.report)):
+            if path is not None and not path.exists():
+                raise FolderMissing(f"{name}: {path} is not there")
+        return self
+
+    @property
+    def report(self) -> Path | None:
+        """The run's report."""
+        return self.run / REPORT_FILE if self.run else None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags come before all of these."""
+        return init_settings, env_settings, _ConfigFile(settings_cls)
+
+
+class _ConfigFile(PydanticBaseSettingsSource):
+    """The TOML file that a flag or the environment names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: the file is read as a whole."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        path = self.current_state.get("config")
+        if path is None:
+            return {}
+        try:
+            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"config file {path} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"config file {path} is no TOML: {error}") from error
+
+
+def read_settings(arguments: list[str]) -> ExplorerSettings:
+    """Resolve the settings from flags, environment and file.
+
+    Raises:
+        SettingsError: A setting is unknown or has no usable value; the message names all of them.
+        FolderMissing: What a setting names is not there.
+    """
+    try:
+        return ExplorerSettings(_cli_parse_args=arguments)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from error
+    except UnknownFlag as error:
+        raise SettingsError(f"{error}; see python -m explorer --help") from error

@@ -1,0 +1,86 @@
+/** Requests to the explorer's own address; nothing here speaks to any other host. */
+
+const PATIENCE_MS = 20_000;
+
+/** A request that did not get its answer. `kind` says which: see `explorer/replies.py`, or "explorer". */
+export class Failure extends Error {
+  constructor(kind, message) {
+    super(message);
+    this.kind = kind;
+  }
+}
+
+/**
+ * @typedef {{name: string, version: number}} ModelKey  version 0 is the latest.
+ * @typedef {{probabilities: number[], label: string, probability: number, entropy: number,
+ *   mutual_information: number, agreement: number, members_run: number, members: number[][]}} Verdict
+ */
+
+/** What this explorer offers besides the server. */
+export const getPage = () => ask("page");
+
+/** All versions of all models, and the one that answers by default. */
+export const listModels = () => ask("models");
+
+/** One model, described. @param {ModelKey} model */
+export const describeModel = (model) => ask("model", model);
+
+/**
+ * Classify one picture.
+ * @param {ModelKey} model
+ * @param {Blob} file an image file
+ * @param {{centre: boolean, early_stop: boolean}} options
+ */
+export const classify = (model, file, options) =>
+  ask("classify", { ...model, centre: Number(options.centre), early_stop: Number(options.early_stop) }, file);
+
+/**
+ * Classify many inputs by as few calls as the explorer's limit allows.
+ * @param {ModelKey} model
+ * @param {Uint8Array[]} inputs pixels of one input each
+ * @param {number} most inputs in one call
+ * @returns {Promise<Verdict[]>} in the same order
+ */
+export async function classifyMany(model, inputs, most) {
+  const verdicts = [];
+  for (let first = 0; first < inputs.length; first += most) {
+    const some = new Blob(inputs.slice(first, first + most));
+    verdicts.push(...(await ask("batch", model, some)).verdicts);
+  }
+  return verdicts;
+}
+
+/** The layers of a member, and its first filters. @param {ModelKey} model @param {number} member from 1 */
+export const listLayers = (model, member) => ask("layers", { ...model, member });
+
+/**
+ * What one layer gives for one input.
+ * @param {ModelKey} model
+ * @param {number} member from 1
+ * @param {number} layer from 0
+ * @param {Uint8Array} pixels
+ */
+export const activations = (model, member, layer, pixels) =>
+  ask("activations", { ...model, member, layer }, new Blob([pixels]));
+
+/** The server's own figures, counted since it started. */
+export const getMetrics = () => ask("metrics");
+
+async function ask(path, parameters = {}, body = undefined) {
+  const query = new URLSearchParams(Object.entries(parameters).map(([key, value]) => [key, String(value)]));
+  const reply = await send(`/api/${path}?${query}`, body);
+  const content = await reply.json().catch(() => ({}));
+  if (!reply.ok)
+    throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);
+  return content;
+}
+
+async function send(address, body) {
+  try {
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    return await fetch(address, body === undefined ? { signal } : { method: "POST", body, signal });
+  } catch (error) {
+    if (error.name === "TimeoutError") throw new Failure("slow", "The answer took too long.");
+    throw new Failure("explorer", "The explorer itself does not answer.");
+  }
+}

@@ -1,0 +1,49 @@
+"""The server's metrics as the page draws them."""
+
+from __future__ import annotations
+
+import pytest
+
+from explorer.errors import MetricsUnreadable
+from explorer.metrics import fetch_metrics, summarize_metrics
+
+TEXT = """
+# TYPE consort_stage_seconds histogram
+consort_stage_seconds_bucket{model="a",version="1",stage="total",le="0.001"} 1
+consort_stage_seconds_bucket{model="a",version="1",stage="total",le="+Inf"} 3
+consort_stage_seconds_sum{model="a",version="1",stage="total"} 0.5
+consort_stage_seconds_count{model="a",version="1",stage="total"} 3
+consort_stage_seconds_bucket{model="b",version="2",stage="total",le="0.001"} 4
+consort_stage_seconds_bucket{model="b",version="2",stage="total",le="+Inf"} 5
+consort_stage_seconds_sum{model="b",version="2",stage="queue"} 0.25
+consort_stage_seconds_bucket{model="b",version="2",stage="queue",le="+Inf"} 99
+# TYPE consort_predictions counter
+consort_predictions_total{model="a",version="1",class_label="0"} 7
+consort_predictions_total{model="b",version="2",class_label="1"} 5
+# TYPE consort_in_flight_calls gauge
+consort_in_flight_calls{method="Classify"} 2
+"""
+
+
+def test_counts_are_added_up_over_all_models() -> None:
+    assert summarize_metrics(TEXT) == {
+        "calls": 8,
+        "images": 12,
+        "in_flight": 2,
+        "buckets": [[0.001, 5], [None, 8]],
+        "stages": {"total": 0.5, "queue": 0.25},
+    }
+
+
+def test_a_server_that_has_answered_nothing_has_counts_of_zero() -> None:
+    assert summarize_metrics("")["calls"] == 0
+
+
+def test_what_is_no_metrics_text_is_said() -> None:
+    with pytest.raises(MetricsUnreadable, match="is no metrics text"):
+        summarize_metrics("<html>{")
+
+
+def test_an_address_where_nobody_answers_is_named() -> None:
+    with pytest.raises(MetricsUnreadable, match=r"No metrics can be had from http://127\.0\.0\.1:1/metrics"):
+        fetch_metrics("http://127.0.0.1:1/metrics", 1)

@@ -1,0 +1,124 @@
+"""The views beside drawing: layers, convolution, uncertainty, the record."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from export.manifest import read_manifest
+from tests.explorer.chromium import choose_example, show_everything
+from tests.explorer.conftest import ROOT
+
+
+def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).to_have_text("3")
+    show_everything(page, "layers")
+    expect(page.locator("#layer-title")).to_have_text("Convolution 1")
+    expect(page.locator("#layer-facts")).to_have_text(
+        re.compile(r"^Conv · \d×\d, with(out)? padding · \d+ maps of \d+×\d+$")
+    )
+    maps = page.locator("#maps canvas").count()
+    assert maps > 1
+    expect(page.locator("#filters canvas")).to_have_count(maps)
+    expect(page.locator("#layer-proof")).to_contain_text("Its probabilities are the server’s")
+    page.locator("#layer-list").focus()
+    second = page.locator("#layer-list").get_by_text("convolution 2", exact=True)
+    while second.locator("..").get_attribute("aria-selected") != "true":
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#layer-title")).to_have_text("Convolution 2")
+    expect(page.locator("#layer-words")).to_contain_text(
+        re.compile(r"Each value sees \d+×\d+ pixels of the input\.")
+    )
+    page.get_by_role("button", name="Enlarge map 1", exact=True).click()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#enlarged-title")).to_have_text(re.compile(r"^convolution 2, map 2 of \d+$"))
+    page.keyboard.press("Escape")
+    page.locator("#layer-list").focus()
+    page.keyboard.press("End")
+    expect(page.locator("#maps .bar.top .value")).to_contain_text("%")
+    page.locator("#layer-members label").nth(4).click()
+    expect(page.locator("#layer-proof")).to_contain_text("Its probabilities are the server’s")
+
+
+def test_hiding_parts_shows_which_pixels_matter(page: Page) -> None:
+    choose_example(page, "7 dark on light")
+    expect(page.locator("#answer")).to_have_text("7")
+    show_everything(page, "layers")
+    page.locator("#occlusion-run").click()
+    expect(page.locator("#occlusion-words")).to_contain_text(re.compile("costs most|No single patch"))
+    expect(page.locator("#occlusion")).to_be_visible()
+
+
+def test_the_arithmetic_of_a_convolution(page: Page) -> None:
+    """On a 4x4 picture of 1 to 16, by hand: vertical edges give 2 x 3 rows = 6 everywhere."""
+    found = page.evaluate(
+        """async () => {
+          const { KERNELS, convolve, maxPool, pad, relu, softmax } = await import('/static/convolution.js');
+          const picture = { values: new Float32Array(16).map((_, index) => index + 1), height: 4, width: 4 };
+          const edges = convolve(picture, KERNELS['vertical edges']);
+          const padded = convolve(pad(picture), KERNELS['nothing changes']);
+          return {
+            edges: [...edges.values],
+            padded: [padded.height, padded.width, ...padded.values.slice(0, 5)],
+            pooled: [...maxPool(picture, 2).values],
+            relu: [...relu({ ...edges, values: Float32Array.from([-1, 2]) }).values],
+            softmax: softmax([Math.log(1), Math.log(3)]),
+          };
+        }"""
+    )
+    assert found["edges"] == [6, 6, 6, 6]
+    assert found["padded"] == [4, 4, 1, 2, 3, 4, 5]
+    assert found["pooled"] == [6, 8, 14, 16]
+    assert found["relu"] == [0, 2]
+    assert found["softmax"] == pytest.approx([0.25, 0.75])
+
+
+def test_a_kernel_slides_over_the_drawing(page: Page) -> None:
+    choose_example(page, "0 light on dark")
+    expect(page.locator("#answer")).to_have_text("0")
+    show_everything(page, "convolution")
+    expect(page.locator("#conv-out-words")).to_have_text("Result, 26×26")
+    page.locator("#padding").check()
+    expect(page.locator("#conv-out-words")).to_have_text("Result, 28×28")
+    page.locator("#pool-size").select_option("4")
+    expect(page.locator("#pool-out-words")).to_have_text("After pooling: 7×7")
+    for field in page.locator("#kernel input").all():
+        field.fill("0")
+    expect(page.locator("#conv-sum b")).to_have_text("= 0.00")
+    expect(page.locator("#kernel-choice")).to_have_value("my own")
+    top = page.locator("#softmax tbody tr").nth(0)
+    expect(top.locator(".share")).to_have_text(re.compile(r"^(9\d\.\d\d|100\.00)"))
+    top.locator("input").fill("-50")
+    expect(top.locator(".share")).to_have_text("0.00\u00a0%")
+    page.locator("#softmax-reset").click()
+    expect(top.locator(".share")).to_have_text(re.compile(r"^(9\d\.\d\d|100\.00)"))
+    page.locator("#conv-play").click()
+    expect(page.locator("#conv-play")).to_have_text("Stop")
+    page.locator("#conv-play").click()
+    expect(page.locator("#conv-play")).to_have_text("Slide")
+
+
+def test_sweeps_and_strangers_show_when_members_disagree(page: Page) -> None:
+    choose_example(page, "7 dark on light")
+    expect(page.locator("#answer")).to_have_text("7")
+    show_everything(page, "uncertainty")
+    expect(page.locator("#sweep-words")).to_contain_text("of 25 are still read as 7.")
+    expect(page.locator("#sweep-chart polyline")).to_have_count(7)
+    expect(page.locator(".stranger")).to_have_count(14)
+    for title, steps in (("Shift", 25), ("Noise", 25)):
+        page.locator("#sweep-choice").get_by_label(title).check()
+        expect(page.locator("#sweep-words")).to_contain_text(f"of {steps} are still read as 7.")
+
+
+def test_the_record_shows_figures_versions_and_live_metrics(page: Page) -> None:
+    accuracy = read_manifest(ROOT / "models/mnist/1").test.accuracy
+    show_everything(page, "record")
+    expect(page.locator("#record-figures")).to_contain_text(f"{accuracy * 100:.2f}\u00a0%")
+    expect(page.locator("#record-members tbody tr")).to_have_count(6)
+    page.get_by_role("button", name="Use mnist-small version 1").click()
+    expect(page.locator("#record-title")).to_have_text("Figures of mnist-small, version 1")
+    expect(page.locator("#model")).to_have_value("mnist-small/0")
+    expect(page.locator("#live-rate")).to_have_text(re.compile(r"^\d"))
