@@ -23,6 +23,7 @@ from rich.table import Table
 from protos.consort.v1 import model_control_pb2, model_control_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2_grpc
+from serving.channel import credential_options, credentials_of
 from serving.errors import BundleRefused
 from serving.labels import read_labels, write_labels
 
@@ -41,14 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:
-        print(f"{error.filename} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return EXIT_FAILED
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
-    server = argparse.ArgumentParser(add_help=False)
+    server = argparse.ArgumentParser(add_help=False, parents=[credential_options()])
     server.add_argument("--target", default="localhost:8001", help="host and port of the server (%(default)s)")
     server.add_argument(
         "--timeout-seconds", type=float, default=60.0, help="how long the server may take (%(default)s)"
@@ -143,8 +147,10 @@ def version_or_none(text: str) -> int | None:
 
 
 def _call(options: argparse.Namespace, stub: Any, method: str, request: object) -> Any:
-    with grpc.insecure_channel(options.target) as channel:
-        return getattr(stub(channel), method)(request, timeout=options.timeout_seconds)
+    credentials = credentials_of(options)
+    with credentials.open_channel(options.target) as channel:
+        ask = getattr(stub(channel), method)
+        return ask(request, timeout=options.timeout_seconds, metadata=credentials.metadata)
 
 
 def _print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

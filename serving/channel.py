@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import grpc
@@ -70,3 +72,26 @@ class Credentials:
 
 IN_THE_CLEAR = Credentials()
 """Nobody in particular, over no TLS."""
+
+
+def credential_options() -> argparse.ArgumentParser:
+    """The options of a command that calls a server, as a parent of its parser."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for field in fields(Credentials):
+        variable = f"CONSORT_CLIENT_{field.name.upper()}"
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            default=os.environ.get(variable) or None,
+            type=Path if field.name in ("tls_ca", "tls_certificate", "tls_key") else str,
+            help=f"as for python -m serving.client; also {variable}",
+        )
+    return parser
+
+
+def credentials_of(options: argparse.Namespace) -> Credentials:
+    """What `credential_options` read.
+
+    Raises:
+        ValueError: It does not fit together.
+    """
+    return Credentials(**{field.name: getattr(options, field.name) for field in fields(Credentials)})

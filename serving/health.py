@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.channel import IN_THE_CLEAR, Credentials
+from serving.channel import IN_THE_CLEAR, Credentials, credential_options, credentials_of
 from serving.readiness import LIVENESS
 
 TIMEOUT_SECONDS = 3.0
@@ -19,7 +17,9 @@ TIMEOUT_SECONDS = 3.0
 
 def main() -> int:
     """Print the status of the server; 0 if it is SERVING, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m serving.health", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.health", description=__doc__, parents=[credential_options()]
+    )
     parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
     parser.add_argument(
         "--service",
@@ -27,18 +27,9 @@ def main() -> int:
         help=f"what to ask about: {LIVENESS!r} for whether the process answers, by default "
         "whether calls should be sent",
     )
-    for option in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):
-        variable = f"CONSORT_CLIENT_{option.upper()}"
-        parser.add_argument(
-            f"--{option.replace('_', '-')}",
-            default=os.environ.get(variable) or None,
-            type=str if option == "tls_server_name" else Path,
-            help=f"as for python -m serving.client; also {variable}",
-        )
-    options = vars(parser.parse_args())
-    target, service = options.pop("target"), options.pop("service")
+    options = parser.parse_args()
     try:
-        return check(target, service, Credentials(**options))
+        return check(options.target, options.service, credentials_of(options))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

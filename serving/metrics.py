@@ -70,7 +70,7 @@ class Metrics:
         self.arrived = counter(
             "consort_arrived_calls_total",
             "Calls that came in. Unary ones that are neither in consort_call_seconds nor in progress were ended "
-            "by gRPC itself: too large, unreadable, or left before a thread was free.",
+            "by gRPC itself: too large, or left before a thread was free.",
             ("method",),
         )
         self.refused = counter(
