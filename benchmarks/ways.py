@@ -42,8 +42,9 @@ def consort(contender: str, bundle: Path) -> Iterator[list[Way]]:
     provider, _, other = contender.partition(":")
     bundle = Path(other) if other else bundle
     manifest = read_manifest(bundle)
-    arguments = ["--models", str(bundle.parent.parent), "--provider", provider, "--log-format", "json"]
-    with run_server(*arguments) as server:
+    pinned = json.dumps({manifest.name: [manifest.version]})
+    arguments = ["--models", str(bundle.parent.parent), "--pinned-versions", pinned, "--provider", provider]
+    with run_server(*arguments, "--log-format", "json") as server:
         yield [
             Way(contender, server.target, partial(_classify, manifest)),
             Way(f"{contender}, early stop", server.target, partial(_classify, manifest, early_stop=True)),
