@@ -134,7 +134,7 @@ class Ensemble:
         check, file = self.manifest.self_check, self.manifest.members[member].file
         pixels = np.frombuffer(check.pixels, np.uint8).reshape(check.images, *self.manifest.input.shape)
         try:
-            found = self.run_member(member, pixels)
+            found = _infer(self._sessions[member], pixels)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise BundleRefused(
                 f"{_name(self.manifest)}: self-check failed: {file} does not run: {error}"
