@@ -40,6 +40,9 @@ MODEL_CONTROL_SERVICE = model_control_pb2.DESCRIPTOR.services_by_name["ModelCont
 FLUSH_SECONDS = 0.5
 """How long those who watch the health have to hear that it is over, before their streams are ended."""
 
+SIGNAL_SECONDS = 0.5
+"""How long a signal may go unnoticed."""
+
 SPARE_THREADS = 8
 """Beyond those that may wait for inference: they refuse what is too much, and answer health checks meanwhile."""
 
@@ -90,7 +93,9 @@ class Server:
 
     def serve(self) -> None:
         """Wait until `request_stop` is called, from a signal handler or another thread."""
-        self._asked_to_stop.wait()
+        # A signal that the system hands to another thread does not wake this one, which has to run its handler.
+        while not self._asked_to_stop.wait(SIGNAL_SECONDS):
+            pass
 
     def request_stop(self) -> None:
         """Let `serve` return."""
