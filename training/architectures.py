@@ -79,7 +79,8 @@ def border_mean(pixels: Tensor) -> Tensor:
     """Mean of the outermost rows and columns: (count, channels, height, width) to (count, 1, 1, 1)."""
     border = torch.ones(pixels.shape[1:], dtype=pixels.dtype)
     border[:, 1:-1, 1:-1] = 0
-    return (pixels * (border / border.sum())).sum(dim=(1, 2, 3), keepdim=True)
+    # divided last: sums of whole numbers are exact, in whatever order they are added up
+    return (pixels * border).sum(dim=(1, 2, 3), keepdim=True) / border.sum()
 
 
 class Network(nn.Module):
