@@ -26,7 +26,7 @@ class NaiveSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.naive", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundle: Path = Path("models/mnist/1")
+    bundle: Path = Path("models/mnist/2")
     """Folder of ONNX files."""
     grpc_port: int = 8001
     """Port for gRPC; 0 takes a free one."""

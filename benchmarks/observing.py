@@ -45,7 +45,7 @@ class ObservingSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.observing", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundle: Path = Path("models/mnist/1")
+    bundle: Path = Path("models/mnist/2")
     """Whose classes and members are counted."""
     calls: int = Field(2000, ge=1)
     """In a round."""

@@ -27,7 +27,7 @@ class OverloadSettings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of bundles."""
-    bundle: str = "mnist/1"
+    bundle: str = "mnist/2"
     """Name and version of the one that is asked."""
     seconds: float = Field(60.0, gt=0)
     """Of overload; the other parts take ten."""

@@ -31,7 +31,7 @@ class ServingSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.serving", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundle: Path = Path("models/mnist/1")
+    bundle: Path = Path("models/mnist/2")
     """What the naive server and onnxruntime alone run."""
     contenders: list[str] = ["cpu"]
     """Our server, each on a provider, as PROVIDER or PROVIDER:BUNDLE, such as cpu:models/mnist/2."""

@@ -114,7 +114,7 @@ def test_sweeps_and_strangers_show_when_members_disagree(page: Page) -> None:
 
 
 def test_the_record_shows_figures_versions_and_live_metrics(page: Page) -> None:
-    accuracy = read_manifest(ROOT / "models/mnist/1").test.accuracy
+    accuracy = read_manifest(ROOT / "models/mnist/2").test.accuracy
     show_everything(page, "record")
     expect(page.locator("#record-figures")).to_contain_text(f"{accuracy * 100:.2f}\u00a0%")
     expect(page.locator("#record-members tbody tr")).to_have_count(6)
