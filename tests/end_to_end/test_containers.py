@@ -169,7 +169,8 @@ def test_the_explorer_asks_the_server_and_is_confined(compose: Compose) -> None:
     compose("--profile", "explorer", "up", "--build", "--detach", "--wait", "explorer")
     with httpx2.Client(base_url=f"http://127.0.0.1:{compose.explorer_port}", timeout=30) as explorer:
         answer = explorer.post("/api/classify?centre=1", content=DIGITS[0].read_bytes()).json()
-        layers = explorer.get("/api/layers?name=mnist&version=1&member=1").json()["layers"]
+        version = answer["model"]["version"]
+        layers = explorer.get(f"/api/layers?name=mnist&version={version}&member=1").json()["layers"]
         calls = explorer.get("/api/metrics").json()["calls"]
     assert answer["verdict"]["label"] == DIGITS[0].name[0]
     assert len(layers) > 10

@@ -23,6 +23,8 @@ from tests.conftest import run_server
 from tests.explorer.chromium import require_chromium
 
 ROOT = Path(__file__).parents[2]
+MNIST_VERSION = max(int(folder.name) for folder in (ROOT / "models/mnist").iterdir())
+"""Of the shipped `mnist` that answers where no version is named."""
 PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 

@@ -22,11 +22,12 @@ from serving.client import Client
 from serving.server import Server
 from tests.bundles import write_bundle
 from tests.conftest import run_server
-from tests.explorer.conftest import ROOT, settings_for
+from tests.explorer.conftest import MNIST_VERSION, ROOT, settings_for
 from tests.imaging.test_files import encode, gradient
 
 THREE = (ROOT / "examples/digits/3-dark-on-light.png").read_bytes()
 PAGE_BYTES = 300_000
+MEMBER = f"name=mnist&version={MNIST_VERSION}&member=2"
 
 
 def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
@@ -50,7 +51,7 @@ def test_a_pictures_figures_are_those_of_a_direct_call(http: TestClient, shipped
     assert direct.members is not None
     assert said["members"] == direct.members.tolist()
     assert (said["entropy"], said["mutual_information"]) == (direct.entropy, direct.mutual_information)
-    assert reply["model"] == {"name": "mnist", "version": 1}
+    assert reply["model"] == {"name": "mnist", "version": MNIST_VERSION}
 
 
 def test_every_example_is_read_right_as_it_is_and_centred(http: TestClient) -> None:
@@ -80,9 +81,9 @@ def test_many_inputs_are_answered_in_one_call_and_in_order(http: TestClient, shi
 
 def test_a_layers_values_come_with_probabilities_that_are_the_servers(http: TestClient) -> None:
     reply = http.post("/api/classify?centre=1", content=THREE).json()
-    layers = http.get("/api/layers?name=mnist&version=1&member=2").json()
+    layers = http.get(f"/api/layers?{MEMBER}").json()
     assert [layer["kind"] for layer in layers["layers"]].count("convolution") >= 2
-    query = "/api/activations?name=mnist&version=1&member=2&layer=1"
+    query = f"/api/activations?{MEMBER}&layer=1"
     found = http.post(query, content=pixels_of(reply).tobytes()).json()
     shape = layers["layers"][1]["shape"]
     assert found["values"]["shape"] == shape
@@ -93,7 +94,10 @@ def test_a_layers_values_come_with_probabilities_that_are_the_servers(http: Test
 
 def test_models_and_their_figures(http: TestClient) -> None:
     listed = http.get("/api/models").json()
-    assert [(model["name"], model["version"]) for model in listed["models"]] == [("mnist", 1), ("mnist-small", 1)]
+    assert [(model["name"], model["version"]) for model in listed["models"]] == [
+        ("mnist", MNIST_VERSION),
+        ("mnist-small", 1),
+    ]
     assert listed["default"]["name"] == "mnist"
     model = http.get("/api/model?name=mnist-small").json()
     assert (model["name"], model["shape"], len(model["members"])) == ("mnist-small", [1, 28, 28], 6)
@@ -127,8 +131,13 @@ def test_metrics_count_the_images_that_the_page_asks_about(http: TestClient) -> 
         ("batch", b"x" * 785, 400, "785 bytes came, expected 1 to 4 inputs of 784 bytes each"),
         ("batch", b"x" * 784 * 5, 400, "expected 1 to 4 inputs"),
         ("batch", b"", 400, "0 bytes came"),
-        ("activations?name=mnist&version=1&member=1&layer=99", b"x" * 784, 400, "layer is '99', expected"),
-        ("activations?name=mnist&version=1&member=9&layer=1", b"x" * 784, 400, "member is 9, expected 1 to 6"),
+        (f"activations?{MEMBER}&layer=99", b"x" * 784, 400, "layer is '99', expected"),
+        (
+            f"activations?name=mnist&version={MNIST_VERSION}&member=9&layer=1",
+            b"x" * 784,
+            400,
+            "member is 9, expected 1 to 6",
+        ),
         ("activations?name=mnist&version=7&member=1&layer=1", b"x" * 784, 409, "has no bundle mnist/7"),
     ],
 )

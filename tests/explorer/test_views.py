@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from export.manifest import read_manifest
 from tests.explorer.chromium import choose_example, show_everything
-from tests.explorer.conftest import ROOT
+from tests.explorer.conftest import MNIST_VERSION, ROOT
 
 
 def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
@@ -114,7 +114,7 @@ def test_sweeps_and_strangers_show_when_members_disagree(page: Page) -> None:
 
 
 def test_the_record_shows_figures_versions_and_live_metrics(page: Page) -> None:
-    accuracy = read_manifest(ROOT / "models/mnist/2").test.accuracy
+    accuracy = read_manifest(ROOT / f"models/mnist/{MNIST_VERSION}").test.accuracy
     show_everything(page, "record")
     expect(page.locator("#record-figures")).to_contain_text(f"{accuracy * 100:.2f}\u00a0%")
     expect(page.locator("#record-members tbody tr")).to_have_count(6)
