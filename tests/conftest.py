@@ -40,9 +40,11 @@ def run_server(models: Path, **settings: Any) -> Iterator[Server]:
     ports = {"grpc_port": 0, "metrics_port": 0}
     server = Server(ServerSettings(models=models, host="127.0.0.1", **(ports | settings)))
     server.start()
-    yield server
-    server.drain()
-    server.stop()
+    try:
+        yield server
+    finally:  # a test that fails leaves no call waiting, which would keep its process from ending
+        server.drain()
+        server.stop()
 
 
 @pytest.fixture
