@@ -63,10 +63,12 @@ class Load:
 def asking(channel: grpc.Channel, questions: list[Question]) -> Iterator[Load]:
     """Load while the block runs, from some time before it to some time after it."""
     load = Load(channel, questions)
-    load.wait_for_answers()
-    yield load
-    load.wait_for_answers()
-    load.end()
+    try:
+        load.wait_for_answers()
+        yield load
+        load.wait_for_answers()
+    finally:
+        load.end()
 
 
 def test_behind_envoy_every_call_is_answered_right(

@@ -43,14 +43,16 @@ def serving(python: Path, models: Path, provider: str) -> Iterator[tuple[Client,
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line)
-            if '"event": "ready"' in line:
-                break
-        port = lines[-1].split('"grpc_port": ')[1].split(",")[0]
-        with Client(f"127.0.0.1:{port}") as client:
-            yield client, lines
-        process.terminate()
+        try:
+            for line in process.stderr:
+                lines.append(line)
+                if '"event": "ready"' in line:
+                    break
+            port = lines[-1].split('"grpc_port": ')[1].split(",")[0]
+            with Client(f"127.0.0.1:{port}") as client:
+                yield client, lines
+        finally:
+            process.terminate()
 
 
 def test_openvino_gives_the_same_answers(python: Path) -> None:
