@@ -17,8 +17,7 @@ from explorer.layers import find_layers
 from explorer.network import Bundles, Network
 from export.manifest import INPUT_NAME, OUTPUT_NAME
 from tests.bundles import write_bundle
-
-ROOT = Path(__file__).parents[2]
+from tests.explorer.conftest import MNIST_VERSION, ROOT
 
 
 def small_graph(file: Path) -> onnx.ModelProto:
@@ -83,15 +82,15 @@ def test_every_layer_gives_its_values(tmp_path: Path) -> None:
     assert network.filters.shape == (2, 1, 3, 3)
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-small"])
-def test_what_is_looked_into_gives_what_was_recorded_when_the_bundle_was_written(name: str) -> None:
+@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", 1)])
+def test_what_is_looked_into_gives_what_was_recorded_when_the_bundle_was_written(name: str, version: int) -> None:
     """Through the self-check's inputs; nothing is fused, so the last bits may differ."""
-    manifest = json.loads((ROOT / f"models/{name}/1/manifest.json").read_text())
+    manifest = json.loads((ROOT / f"models/{name}/{version}/manifest.json").read_text())
     bundles = Bundles(ROOT / "models")
     check = manifest["self_check"]
     images = np.frombuffer(base64.b64decode(check["pixels_base64"]), np.uint8).reshape(-1, 1, 28, 28)
     for member in range(1, 7):
-        network = bundles.network(name, 1, member)
+        network = bundles.network(name, version, member)
         for image, expected in zip(images, check["member_probabilities"][member - 1], strict=True):
             _, probabilities = network.activations(image, network.layers[1])
             assert probabilities == pytest.approx(expected, abs=1e-5)
