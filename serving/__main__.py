@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import structlog
 
@@ -31,7 +32,8 @@ def main(arguments: list[str]) -> int:
         server.start()
     except StartupError as error:
         message = " ".join(str(error).split())  # one line, whatever it quotes
-        print(f"{type(error).__name__}: {message}", file=sys.stderr)
+        with suppress(OSError):  # a log on a full disk
+            print(f"{type(error).__name__}: {message}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
     server.serve()
     server.drain()

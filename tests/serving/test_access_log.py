@@ -25,7 +25,7 @@ EVERY_CALL = ("--access-log-share", "1", "--access-log-error-share", "1")
 def classify(port: int, request: Any, *metadata: tuple[str, str]) -> dict[str, str]:
     """Call; gives the trailing metadata of the answer, whatever it is."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=30, metadata=metadata)
+        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=60, metadata=metadata)
         call.exception()
         return {key: str(value) for key, value in call.trailing_metadata()}
 
@@ -80,7 +80,7 @@ def test_health_checks_are_not_logged(models: Path) -> None:
     with serving("--models", str(models), *EVERY_CALL) as (process, event):
         with grpc.insecure_channel(f"127.0.0.1:{event['grpc_port']}") as channel:
             check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
-            check(b"", timeout=10)
+            check(b"", timeout=60)
         assert lines_until_stopped(process) == []
 
 
@@ -100,7 +100,7 @@ def test_a_refusal_keeps_its_hint_when_to_come_again(models: Path, start_server:
     server = start_server(models, access_log_error_share=1, max_concurrent_calls=1)
     with grpc.insecure_channel(target(server)) as channel:
         stub = classifier_pb2_grpc.ClassifierStub(channel)
-        calls = [stub.Classify.future(raw(bytes(16 * 256), (256, 1, 4, 4)), timeout=30) for _ in range(200)]
+        calls = [stub.Classify.future(raw(bytes(16 * 256), (256, 1, 4, 4)), timeout=60) for _ in range(200)]
         refusals: Sequence[Any] = [call for call in calls if call.exception() is not None]
         assert refusals
         for call in refusals:

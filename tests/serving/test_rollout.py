@@ -16,6 +16,7 @@ import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.servers import Running
 from benchmarks.swaps import Life, Reply, is_right, swap_under_load, tally, write_version
 from protos.consort.v1 import classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2 as oip
@@ -68,7 +69,7 @@ def versions(client: Client) -> list[int]:
     return [model.version for model in client.list_models()]
 
 
-def value(server: Server, metric: str, **labels: str) -> float:
+def value(server: Server | Running, metric: str, **labels: str) -> float:
     """A sample, 0 if there is none."""
     return scrape(server).get((metric, frozenset(labels.items())), 0.0)
 
@@ -155,7 +156,7 @@ class TestVersions:
 
         monkeypatch.setattr(Ensemble, "run_member", hold_the_first)
         with grpc.insecure_channel(target(server)) as channel:
-            running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=30)
+            running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=60)
             gate.wait_until_held()
             add_bundle(tmp_path, 2)
             wait_for(lambda: versions(client) == [2])
@@ -232,7 +233,7 @@ class TestVersions:
         assert versions(client) == [1]
         with grpc.insecure_channel(target(server)) as channel:
             stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="stub"), timeout=10)
+            stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="stub"), timeout=60)
         assert versions(client) == [2]
 
 
@@ -362,7 +363,7 @@ class TestLabels:
             stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
             for label, ready in (("canary", True), ("blue", False)):
                 asked_for = oip.ModelReadyRequest(name="stub", version=label)
-                assert stub.ModelReady(asked_for, timeout=10).ready is ready
+                assert stub.ModelReady(asked_for, timeout=60).ready is ready
         with pytest.raises(
             CallError, match="NOT_FOUND: model 'stub' has no label 'blue'; there are canary, stable"
         ):
@@ -474,14 +475,14 @@ class TestShadow:
 
         def call() -> None:
             begun.set()
-            assert may_end.wait(10)
+            assert may_end.wait(60)
 
         threads.add([call])
-        assert begun.wait(10)
+        assert begun.wait(60)
         assert not threads.offer(ran.set)
         may_end.set()
         wait_for(lambda: threads.offer(ran.set))
-        assert ran.wait(10)
+        assert ran.wait(60)
         threads.close()
 
 
@@ -495,11 +496,11 @@ class TestHealth:
             control = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(service="stub"))
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-            control.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="stub"), timeout=10)
+            control.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="stub"), timeout=60)
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert (
-                health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
+                health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
             )  # the server itself serves
-            control.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="stub"), timeout=10)
+            control.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="stub"), timeout=60)
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             watch.cancel()

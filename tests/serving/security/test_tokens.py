@@ -44,9 +44,9 @@ def tokens(file: Path) -> dict[str, str]:
 
 @pytest.fixture
 def server(models: Path, file: Path, tokens: dict[str, str], start_server: StartServer) -> Server:
-    """A server that asks for tokens, and tells those who have one what it has."""
+    """A server that asks for tokens, and tells those who have one what it has and lets them control it."""
     assert len(tokens) == len(Scope)
-    return start_server(models, tokens=file, reflection=True)
+    return start_server(models, tokens=file, reflection=True, model_control=True)
 
 
 def methods_of(server: Server, token: str) -> list[tuple[str, bool]]:
@@ -145,7 +145,7 @@ def test_what_is_not_one_bearer_token_is_refused(
 def test_health_needs_no_token(server: Server) -> None:
     with grpc.insecure_channel(target(server)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=20)  # type: ignore[attr-defined]  # untyped
+        reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=60)  # type: ignore[attr-defined]  # untyped
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
