@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ def main(arguments: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
         server.start()
+        # What is there now stays: no collection from here on looks at it, and holds up calls meanwhile.
+        gc.collect()
+        gc.freeze()
     except StartupError as error:
         message = " ".join(str(error).split())  # one line, whatever it quotes
         with suppress(OSError):  # a log on a full disk

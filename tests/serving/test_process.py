@@ -180,6 +180,18 @@ def test_a_bad_bundle_stops_the_start(tmp_path: Path) -> None:
     assert "BundleRefused: stub/1: member-1.onnx has sha256" in result.stderr
 
 
+def test_the_garbage_collector_passes_over_what_there_is_at_the_start(models: Path) -> None:
+    """A full collection would hold up every call for as long as it looks at the libraries' own objects."""
+    code = (
+        "import gc, sys; from serving.__main__ import main; from serving.server import Server; "
+        "Server.serve = lambda _: print(gc.get_freeze_count(), len(gc.get_objects())); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, *SERVE[3:], "--models", str(models)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    frozen, others = map(int, result.stdout.split())
+    assert frozen > 20 * others
+
+
 def test_onnxruntime_reports_to_nobody() -> None:
     """The switch is set before the library loads, whatever the environment says."""
     code = "import os, serving.server; print(os.environ['ORT_DISABLE_TELEMETRY'])"

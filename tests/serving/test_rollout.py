@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,6 +29,7 @@ from serving.errors import BundleRefused
 from serving.inference import InferenceThreads
 from serving.labels import write_labels
 from serving.server import Server
+from serving.settings import Provider
 from serving.verdict import Floats
 from tests.bundles import StubMember, stub_graph, write_bundle
 from tests.conftest import StartServer
@@ -141,6 +144,32 @@ class TestVersions:
         assert value(server, "consort_model_loads_total", model="stub") == 2
         named = {dict(labels)["version"] for _, labels in scrape(server) if "version" in dict(labels)}
         assert named == {"2"}
+
+    def test_memory_of_an_old_version_is_given_back_at_once(
+        self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without the garbage collector, which may not come for long: its sessions hold most of the memory."""
+        alive, load = weakref.WeakSet[Ensemble](), Ensemble.__init__
+
+        def note(ensemble: Ensemble, folder: Path, provider: Provider) -> None:
+            load(ensemble, folder, provider)
+            alive.add(ensemble)
+
+        monkeypatch.setattr(Ensemble, "__init__", note)
+        write_bundle(tmp_path)
+        server, client = watched(model_control=True)
+        gc.disable()
+        try:
+            client.classify(BLACK)
+            add_bundle(tmp_path, 2)
+            wait_for(lambda: value(server, "consort_model_unloads_total", model="stub") == 1)
+            wait_for(lambda: [ensemble.manifest.version for ensemble in alive] == [2])
+            with grpc.insecure_channel(target(server)) as channel:
+                control = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                control.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="stub"), timeout=60)
+            wait_for(lambda: not alive)
+        finally:
+            gc.enable()
 
     def test_a_call_is_answered_by_the_version_that_it_began_on(
         self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch
