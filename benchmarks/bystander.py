@@ -27,7 +27,7 @@ def stand_by(seconds: float) -> list[Lap]:
     """Work a little at even intervals."""
     blocks = _blocks_for(WORK_SECONDS)
     began = time.perf_counter()
-    laps = []
+    laps: list[Lap] = []
     while (due := len(laps) * PAUSE_SECONDS) < seconds:
         time.sleep(max(0.0, began + due - time.perf_counter()))
         _work(blocks)

@@ -78,7 +78,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Minute:
-    """One minute: calls of all kinds, latencies of the steady kind and of the bystander, medians of what was held."""
+    """One minute: calls of all kinds, latencies of the steady kind and the bystander's, medians of the rest."""
 
     calls: int
     p50_ms: float

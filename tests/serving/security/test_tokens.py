@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +247,25 @@ class TestTheFile:
         for authorization in (None, "", "Bearer \N{SNOWMAN}", "Bearer \udc80"):
             with pytest.raises(Unauthenticated, match="a valid token is needed"):
                 known.require(authorization, Scope.ADMIN)
+
+    @pytest.mark.parametrize("which", ["none", "wrong", "first", "last"])
+    def test_is_compared_as_a_whole_whatever_comes(
+        self, file: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch, which: str
+    ) -> None:
+        """Each line once, by what takes the same time wherever two differ: how long it takes tells nothing."""
+        known, compared = Tokens(parse_tokens(file.read_bytes(), file)), []
+        compare = hmac.compare_digest
+
+        def note(one: bytes, other: bytes) -> bool:
+            compared.append(one)
+            return compare(one, other)
+
+        monkeypatch.setattr(hmac, "compare_digest", note)
+        first, *_, last = tokens.values()
+        shown = {"none": None, "wrong": f"Bearer {WRONG}", "first": f"Bearer {first}", "last": f"Bearer {last}"}
+        with suppress(Unauthenticated, Forbidden):
+            known.require(shown[which], Scope.CLASSIFY)
+        assert compared == [hashlib.sha256(token.encode()).digest() for token in tokens.values()]
 
 
 class TestTheCommand:
