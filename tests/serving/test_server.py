@@ -31,7 +31,7 @@ from serving.client import CallError, Client
 from serving.ensemble import Ensemble, Pixels
 from serving.errors import PortTaken, RequestError
 from serving.interceptor import INTERNAL_MESSAGE, STATUS_CODES, status_code
-from serving.server import SERVICE, Server
+from serving.server import OPEN_INFERENCE_SERVICE, SERVICE, Server
 from serving.verdict import Floats
 from tests.bundles import TWO_MEMBERS, StubMember, write_bundle
 from tests.imaging.test_files import encode, gradient
@@ -469,12 +469,13 @@ class TestLife:
         with grpc.insecure_channel(target(server)) as channel:
             running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=60)
             health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
-            watch = health.Watch(health_pb2.HealthCheckRequest())
-            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            services = ("", SERVICE, OPEN_INFERENCE_SERVICE, "stub")  # the last is a model
+            watches = [health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in services]
+            assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 4
             gate.wait_until_held()
             drain = threading.Thread(target=server.drain)
             drain.start()
-            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.NOT_SERVING] * 4
             wait_until_refused(server.grpc_port)
             with grpc.insecure_channel(target(server)) as late, pytest.raises(grpc.RpcError) as error:
                 classifier_pb2_grpc.ClassifierStub(late).Classify(raw(), timeout=60)
