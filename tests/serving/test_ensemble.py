@@ -16,7 +16,7 @@ from export.manifest import MANIFEST_FILE, sha256_of
 from serving.ensemble import Ensemble, load_ensemble
 from serving.errors import BundleRefused, ProviderInactive
 from serving.providers import open_session, require_provider
-from tests.bundles import StubMember, stub_graph, write_bundle
+from tests.bundles import TWO_MEMBERS, StubMember, stub_graph, write_bundle
 
 
 @pytest.fixture
@@ -108,6 +108,19 @@ def test_a_member_of_another_number_of_classes_is_refused(folder: Path) -> None:
     replace_member(folder, stub_graph(StubMember((0.7, 0.3)), (1, 4, 4)))
     with pytest.raises(BundleRefused, match="takes and gives"):
         load(folder)
+
+
+def test_a_member_that_is_no_graph_is_refused_without_a_word_on_standard_output(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What onnxruntime itself would print there, while it tries again where it failed."""
+    folder = write_bundle(tmp_path)
+    graph = stub_graph(TWO_MEMBERS[1], (1, 4, 4))
+    graph.graph.node[0].op_type = "Nothing"
+    replace_member(folder, graph)
+    with pytest.raises(BundleRefused, match=r"stub/1: member-1.onnx cannot be loaded"):
+        Ensemble(folder, "cpu")
+    assert capfd.readouterr().out == ""
 
 
 def test_a_member_that_answers_otherwise_is_refused(folder: Path) -> None:

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.client import CallError, Client
 from serving.ensemble import Ensemble
@@ -151,6 +152,7 @@ class TestCallersWhoLeave:
             wait_for(lambda: gone(server, "cancelled", "dropped") == 1)
             expire(stub, lambda: gone(server, "expired", "dropped") is not None)
             running.cancel()
+            stub.ListModels(pb.ListModelsRequest(), timeout=60)  # comes after the news, on the same connection
             gate.open()
             wait_for(lambda: gone(server, "cancelled", "ran") == 1)
         assert gone(server, "expired", "ran") is None

@@ -52,14 +52,14 @@ def server(models: Path, file: Path, tokens: dict[str, str], start_server: Start
 
 
 def methods_of(server: Server, token: str) -> list[tuple[str, bool]]:
-    """Every method that a server has, and whether it takes a stream, as its own reflection tells it."""
+    """Every method that a server has, and whether it takes or gives a stream, as its own reflection tells it."""
     with grpc.insecure_channel(target(server)) as channel:
         stamped = grpc.intercept_channel(channel, _Stamp(token))
         database = ProtoReflectionDescriptorDatabase(stamped)
         pool = DescriptorPool(database)
         services = [pool.FindServiceByName(name) for name in database.get_services()]
         return [
-            (f"/{service.full_name}/{method.name}", method.client_streaming)
+            (f"/{service.full_name}/{method.name}", method.client_streaming or method.server_streaming)
             for service in services
             for method in service.methods
         ]
