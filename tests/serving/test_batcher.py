@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -270,6 +272,24 @@ def test_a_call_whose_deadline_passes_before_its_turn_never_runs(gate: Gate) -> 
         with pytest.raises(CallerGone, match="deadline passed"):
             late.result(60)
     assert gate.batches == [[1], [3]]
+
+
+def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
+    """Not even until the garbage collector comes: it may be many megabytes of images."""
+    with serve(gate) as batcher:
+        busy(batcher, gate)
+        late = batcher.submit(images(2), ALL, 0.01)
+        time.sleep(0.02)
+        gate.open.set()
+        gc.disable()
+        try:
+            with pytest.raises(CallerGone, match="deadline passed"):
+                batcher.wait(late)
+            kept = weakref.ref(late)
+            del late
+            assert kept() is None
+        finally:
+            gc.enable()
 
 
 def test_calls_that_have_gone_give_their_place_in_the_queue_back(gate: Gate) -> None:

@@ -335,6 +335,23 @@ class TestRefusals:
         wait_for(lambda: versions(client) == [3])
         assert (refusals(client), value(server, "consort_refused_bundles")) == ([], 0)
 
+    def test_what_is_remembered_of_it_holds_no_call(self, tmp_path: Path, watched: Connect) -> None:
+        """Ten loads by call that are refused, on a connection that takes two at a time; the collector rests."""
+        write_bundle(tmp_path)
+        server, _ = watched(model_control=True, watch_seconds=0, max_connection_streams=2)
+        add_bundle(tmp_path, 2, truncate)
+        gc.disable()
+        try:
+            with grpc.insecure_channel(target(server)) as channel:
+                control = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                for _ in range(10):
+                    load = control.RepositoryModelLoad.future(
+                        oip.RepositoryModelLoadRequest(model_name="stub"), timeout=60
+                    )
+                    assert load.code() is grpc.StatusCode.FAILED_PRECONDITION, load.details()
+        finally:
+            gc.enable()
+
     def test_a_version_that_is_overwritten_while_it_is_live(self, tmp_path: Path, watched: Connect) -> None:
         """A bad change is refused; a good one is loaded like a new version."""
         folder = write_bundle(tmp_path)
