@@ -45,6 +45,10 @@ def gone(server: Server, reason: str, outcome: str) -> float | None:
     return sample(server, "consort_gone_calls_total", method="Classify", reason=reason, outcome=outcome)
 
 
+def ok(server: Server) -> float | None:
+    return sample(server, "consort_call_seconds_count", method="Classify", code="OK")
+
+
 class TestQueue:
     def test_what_waits_is_seen_while_it_waits(self, models: Path, gate: Gate, start_server: StartServer) -> None:
         """One image runs, calls of two and three wait."""
@@ -140,7 +144,7 @@ class TestCallersWhoLeave:
     def test_those_who_leave_before_their_turn_are_dropped(
         self, models: Path, gate: Gate, start_server: StartServer
     ) -> None:
-        """While one call runs, a second is cancelled and a third is too late; of the first nobody waits either."""
+        """While one call runs, a second is cancelled and a third is too late."""
         server = start_server(models, threads=1)
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
@@ -151,11 +155,29 @@ class TestCallersWhoLeave:
             leaving.cancel()
             wait_for(lambda: gone(server, "cancelled", "dropped") == 1)
             expire(stub, lambda: gone(server, "expired", "dropped") is not None)
-            running.cancel()
-            stub.ListModels(pb.ListModelsRequest(), timeout=60)  # comes after the news, on the same connection
             gate.open()
-            wait_for(lambda: gone(server, "cancelled", "ran") == 1)
+            running.result()
         assert gone(server, "expired", "ran") is None
+
+    def test_a_call_that_ran_for_nobody_is_counted_as_such(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        """Its caller leaves while it runs. When the server hears of it nobody sees: it gets more and more time."""
+        server = start_server(models, threads=1)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            for attempt, turns in enumerate((1, 10, 100, 1000), start=1):
+                gate.shut()
+                running = stub.Classify.future(raw(), timeout=60)
+                gate.wait_until_held()
+                running.cancel()
+                for _ in range(turns):
+                    stub.ListModels(pb.ListModelsRequest(), timeout=60)
+                gate.open()
+                wait_for(lambda unheard=attempt: gone(server, "cancelled", "ran") == 1 or ok(server) == unheard)
+                if gone(server, "cancelled", "ran"):
+                    return
+        raise AssertionError("the server never heard that its caller had gone")
 
 
 class TestDrift:

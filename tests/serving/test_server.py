@@ -105,6 +105,11 @@ class Gate:
         """Wait until a batch is held back."""
         assert self._entered.wait(PATIENCE_SECONDS)
 
+    def shut(self) -> None:
+        """Hold back what comes from now on."""
+        self._entered.clear()
+        self._open.clear()
+
     def open(self) -> None:
         """Let all batches run, those held back and those to come."""
         self._open.set()
