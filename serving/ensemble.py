@@ -15,7 +15,6 @@ import structlog
 
 from export.manifest import (
     INPUT_NAME,
-    MANIFEST_FILE,
     OUTPUT_NAME,
     Manifest,
     ManifestError,
@@ -148,9 +147,6 @@ def _infer(session: onnxruntime.InferenceSession, pixels: Pixels) -> Floats:
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_FILE
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise BundleRefused(f"{path} is not a regular file")
     try:
         return read_manifest(folder)
     except ManifestError as error:
@@ -160,9 +156,9 @@ def _read_manifest(folder: Path) -> Manifest:
 def _read_member(folder: Path, member: Member, manifest: Manifest) -> bytes:
     """The very bytes that are checked are the ones that are loaded."""
     path = folder / member.file
-    if not path.is_file() or path.is_symlink():
-        raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
     try:
+        if not path.is_file() or path.is_symlink():
+            raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
         graph = path.read_bytes()
     except OSError as error:
         raise BundleRefused(f"{_name(manifest)}: {member.file} cannot be read: {error.strerror}") from error

@@ -31,9 +31,9 @@ def read_labels(folder: Path) -> Labels:
         BundleRefused: The file cannot be read, or is no JSON object of labels and versions.
     """
     name, file = f"{folder.name}/{LABELS_FILE}", folder / LABELS_FILE
-    if file.exists() and not file.is_file():
-        raise BundleRefused(f"{name} is not a regular file")
     try:
+        if file.exists() and not file.is_file():
+            raise BundleRefused(f"{name} is not a regular file")
         return _LABELS.validate_json(file.read_bytes())
     except FileNotFoundError:
         return {}
@@ -55,5 +55,8 @@ def write_labels(folder: Path, labels: Labels) -> None:
     except ValidationError as error:
         raise BundleRefused(f"no labels and versions: {explain(error)}") from error
     unfinished = folder / f".{LABELS_FILE}.{os.getpid()}"
-    unfinished.write_bytes(content + b"\n")
-    unfinished.replace(folder / LABELS_FILE)
+    try:
+        unfinished.write_bytes(content + b"\n")
+        unfinished.replace(folder / LABELS_FILE)
+    finally:
+        unfinished.unlink(missing_ok=True)  # where the disk is full, say

@@ -154,4 +154,6 @@ class Lineage:
     def _refuse(self, version: int, of: object, error: StartupError) -> None:
         if not self._refusals.stands(self.name, version, of):
             reason = " ".join(str(error).replace(f"{self._settings.models}{os.sep}", "").split())
-            self._refusals.add(Refusal(self.name, version, of, error, reason))
+            # Without its traceback, whose frames hold whatever they were called by: a call, say, and its stream.
+            remembered = type(error)(str(error))
+            self._refusals.add(Refusal(self.name, version, of, remembered, reason))

@@ -87,7 +87,12 @@ def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.Inf
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     wanted = EXECUTIONS[provider]
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[(wanted.name, dict(wanted.options))])
+        session = onnxruntime.InferenceSession(
+            graph,
+            options,
+            providers=[(wanted.name, dict(wanted.options))],
+            enable_fallback=provider != "cpu",  # from where it would try again, and print so on standard output
+        )
     except Exception as error:
         raise BundleRefused(f"{name} cannot be loaded: {error}") from error
     session.disable_fallback()

@@ -1,11 +1,12 @@
 """What lies in the models folder: bundles `<name>/<version>/`, and each model's labels.
 
-Nothing is opened here. A file counts as unchanged while its inode, size and time of change are the same, which is
-seen by asking again and again: network volumes tell nobody when a file changes.
+Nothing is opened here. A file counts as unchanged while its inode, size, time of change, owner and permissions are
+the same, which is seen by asking again and again: network volumes tell nobody when a file changes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,19 @@ from pathlib import Path
 
 from watchdog.utils.dirsnapshot import DirectorySnapshot
 
+from export.manifest import NAME_PATTERN
 from serving.errors import BundleRefused
 from serving.labels import LABELS_FILE
 
+MODEL = re.compile(NAME_PATTERN)
 VERSION = re.compile(r"[1-9]\d{0,9}", re.ASCII)
 MOST_PARTS = 3
 """Of a path below the models folder: name, version, file."""
+GONE = (FileNotFoundError, NotADirectoryError)
+"""What the system says of a folder that somebody has removed or replaced meanwhile."""
 
-File = tuple[str, int, int, int]
-"""Name, inode, size in bytes, and time of change in nanoseconds."""
+File = tuple[str, int, int, int, int, int, int]
+"""Name, inode, size in bytes, time of change in nanoseconds, and who may read it: mode, user, group."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,13 @@ def scan(models: Path, before: Contents | None = None, finished: str = "") -> Co
         finished: Name of a model whose bundles count as settled, because somebody says so.
 
     Raises:
-        BundleRefused: The folder is not there, or cannot be read.
+        BundleRefused: The folder, or a model's folder in it, is not there or cannot be read: what is in it is then
+            not known, which is not the same as nothing.
     """
     try:
-        snapshot = DirectorySnapshot(str(models), listdir=partial(_list_visible, models))
+        snapshot = DirectorySnapshot(
+            str(models), stat=partial(_ask, models), listdir=partial(_list_visible, models)
+        )
     except OSError as error:
         raise BundleRefused(f"models folder {models} cannot be read: {error.strerror}") from error
     files: dict[tuple[str, int], set[File]] = {}
@@ -94,16 +102,40 @@ def scan(models: Path, before: Contents | None = None, finished: str = "") -> Co
 
 def _list_visible(models: Path, folder: str | None) -> Iterator[os.DirEntry[str]]:
     """What a folder holds, down to the files of bundles; links that lead in circles end there too."""
-    below = Path(folder or "").relative_to(models).parts
-    return (
-        entry
-        for entry in (os.scandir(folder) if len(below) < MOST_PARTS else ())
-        if not entry.name.startswith(".")
-    )
+    path = Path(folder or "")
+    below = path.relative_to(models).parts
+    try:
+        entries = os.scandir(path) if len(below) < MOST_PARTS else ()
+    except OSError as error:
+        if not below or not isinstance(error, GONE):
+            _refuse_unknown(models, below, error)
+        raise
+    return (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _ask(models: Path, path: str) -> os.stat_result:
+    """What the system says of a file or folder."""
+    try:
+        return os.stat(path)  # noqa: PTH116  the very call that it stands for
+    except OSError as error:
+        if not isinstance(error, GONE) and error.errno != errno.ELOOP:
+            _refuse_unknown(models, Path(path).relative_to(models).parts[:-1], error)
+        raise
+
+
+def _refuse_unknown(models: Path, folder: tuple[str, ...], error: OSError) -> None:
+    """Refuse to say what is in the models folder, or in a model's; watchdog takes what it cannot read for gone.
+
+    A bundle that cannot be read is refused when it is loaded, and folders that can be no model's, such as the
+    lost+found of a volume, do not matter.
+    """
+    if len(folder) < MOST_PARTS - 1 and all(map(MODEL.fullmatch, folder)):
+        where = models.joinpath(*folder)
+        raise BundleRefused(f"models folder {where} cannot be read: {error.strerror}") from error
 
 
 def _describe(name: str, stat: os.stat_result) -> File:
-    return name, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_mode, stat.st_uid, stat.st_gid
 
 
 def _holds(contents: Contents, bundle: Bundle) -> bool:

@@ -6,7 +6,6 @@ The token is printed once and kept nowhere; the file of tokens, which the server
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -60,9 +59,14 @@ def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old content or the new, and nothing between."""
     mode = path.stat().st_mode if path.exists() else READABLE_BY_ALL
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(content)
-    Path(file.name).chmod(mode & 0o777)
-    os.replace(file.name, path)  # noqa: PTH105 - says what it does
+        unfinished = Path(file.name)
+        try:
+            file.write(content)
+            file.flush()
+            unfinished.chmod(mode & 0o777)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)  # where the disk is full, say
 
 
 if __name__ == "__main__":

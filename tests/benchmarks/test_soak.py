@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.bystander import Lap, stand_by
 from benchmarks.mix import Ended
-from benchmarks.soak import Held, by_minute, find_unexpected, growth
+from benchmarks.soak import Held, by_minute, find_unexpected, growth, over_bystander
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,12 +26,21 @@ def test_minutes_gather_what_was_due_in_them() -> None:
     ended = [Ended("one image", 30.0, number / 1000, "OK") for number in range(1, 101)]
     ended += [Ended("one image", 61.0, 0.007, "OK"), Ended("list", 62.0, 9.0, "OK")]
     held = [Held(10.0, 100_000_000, 8, 20), Held(50.0, 300_000_000, 10, 22), Held(119.0, 400_000_000, 9, 21)]
-    first, second = by_minute(ended, held)
+    laps = [Lap(10.0, 0.033), Lap(70.0, 0.014)]
+    first, second = by_minute(ended, held, laps)
     assert (first.calls, second.calls) == (100, 2)
     assert first.p50_ms == pytest.approx(50.5)
     assert first.p99_ms == pytest.approx(99.01)
     assert second.p99_ms == pytest.approx(7.0)
+    assert first.bystander_p99_ms == pytest.approx(33.0)
+    assert over_bystander([first, second]) == pytest.approx([99.01 / 33, 0.5, math.nan], nan_ok=True)
     assert (first.resident_mb, first.descriptors, first.threads) == (200.0, 9.0, 21.0)
+
+
+def test_a_bystander_works_at_even_intervals() -> None:
+    laps = stand_by(0.5)
+    assert [lap.due for lap in laps] == pytest.approx([0.0, 0.2, 0.4])
+    assert all(lap.seconds > 0.001 for lap in laps)
 
 
 def test_a_status_that_its_kind_does_not_allow_is_unexpected() -> None:

@@ -68,7 +68,7 @@ class Reply:
 
 def send(target: str, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
     """One request over HTTP/1.1; underscores in the names of headers stand for hyphens."""
-    connection = http.client.HTTPConnection(target, timeout=30)
+    connection = http.client.HTTPConnection(target, timeout=60)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     reply = connection.getresponse()
     found = Reply(reply.status, reply.headers, reply.read())

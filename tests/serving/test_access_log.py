@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from structlog.testing import capture_logs
 
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.access_log import AccessLog
+from serving.ensemble import Ensemble
 from serving.observation import MAX_REQUEST_ID, CallRecord
 from serving.server import Server
 from tests.serving.test_process import serving
-from tests.serving.test_server import raw, target
+from tests.serving.test_server import Gate, raw, target
 
 METHOD = "/consort.v1.Classifier/Classify"
 EVERY_CALL = ("--access-log-share", "1", "--access-log-error-share", "1")
@@ -25,7 +27,7 @@ EVERY_CALL = ("--access-log-share", "1", "--access-log-error-share", "1")
 def classify(port: int, request: Any, *metadata: tuple[str, str]) -> dict[str, str]:
     """Call; gives the trailing metadata of the answer, whatever it is."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=30, metadata=metadata)
+        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=60, metadata=metadata)
         call.exception()
         return {key: str(value) for key, value in call.trailing_metadata()}
 
@@ -80,7 +82,7 @@ def test_health_checks_are_not_logged(models: Path) -> None:
     with serving("--models", str(models), *EVERY_CALL) as (process, event):
         with grpc.insecure_channel(f"127.0.0.1:{event['grpc_port']}") as channel:
             check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
-            check(b"", timeout=10)
+            check(b"", timeout=60)
         assert lines_until_stopped(process) == []
 
 
@@ -95,16 +97,22 @@ def test_without_an_access_log_no_ids_are_made(models: Path, start_server: Calla
     assert classify(server.grpc_port, raw(), ("x-request-id", "order-7")) == {}
 
 
-def test_a_refusal_keeps_its_hint_when_to_come_again(models: Path, start_server: Callable[..., Server]) -> None:
-    """Beside the request id. A queue of one image does not take a call of two."""
+def test_a_refusal_keeps_its_hint_when_to_come_again(
+    models: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the request id. One call is in progress, which is the limit."""
+    gate = Gate()
+    monkeypatch.setattr(Ensemble, "run_member", gate.hold(Ensemble.run_member))
     server = start_server(models, access_log_error_share=1, max_concurrent_calls=1)
     with grpc.insecure_channel(target(server)) as channel:
         stub = classifier_pb2_grpc.ClassifierStub(channel)
-        calls = [stub.Classify.future(raw(bytes(16 * 256), (256, 1, 4, 4)), timeout=30) for _ in range(200)]
-        refusals: Sequence[Any] = [call for call in calls if call.exception() is not None]
-        assert refusals
-        for call in refusals:
-            assert {key for key, _ in call.trailing_metadata()} == {"x-request-id", "grpc-retry-pushback-ms"}
+        running = stub.Classify.future(raw(), timeout=60)
+        gate.wait_until_held()
+        refused = stub.Classify.future(raw(), timeout=60)
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert {key for key, _ in refused.trailing_metadata()} == {"x-request-id", "grpc-retry-pushback-ms"}
+        gate.open()
+        running.result()
 
 
 def test_a_share_of_the_calls_is_logged() -> None:

@@ -46,7 +46,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 def refused(call: Any, request: Any) -> tuple[grpc.StatusCode, str | None]:
     """Code and message of a call that must fail."""
     with pytest.raises(grpc.RpcError) as error:
-        call(request, timeout=10)
+        call(request, timeout=60)
     return error.value.code(), error.value.details()
 
 
@@ -142,11 +142,11 @@ class TestControl:
                 (ours.ListRefusals, model_control_pb2.ListRefusalsRequest()),
             ):
                 assert refused(call, request) == (grpc.StatusCode.PERMISSION_DENIED, OFF)
-            assert stub.ModelReady(pb.ModelReadyRequest(name="stub"), timeout=10).ready
+            assert stub.ModelReady(pb.ModelReadyRequest(name="stub"), timeout=60).ready
 
     def test_the_index_can_be_of_what_is_served_alone(self, channel: grpc.Channel) -> None:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        listed = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=10).models
+        listed = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=60).models
         assert [(one.name, one.version, one.state, one.reason) for one in listed] == [("stub", "1", "READY", "")]
 
     def test_a_folder_that_is_away_changes_nothing(self, tmp_path: Path, start_server: StartServer) -> None:
@@ -159,7 +159,7 @@ class TestControl:
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "the models folder cannot be read; nothing was changed",
             )
-            assert stub.ModelReady(pb.ModelReadyRequest(name="stub"), timeout=10).ready
+            assert stub.ModelReady(pb.ModelReadyRequest(name="stub"), timeout=60).ready
 
     def test_what_cannot_be_honoured_is_refused(self, channel: grpc.Channel) -> None:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)

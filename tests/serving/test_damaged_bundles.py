@@ -52,7 +52,7 @@ def test_a_pipe_in_place_of_a_file_holds_nothing_up(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path)
     (folder / "manifest.json").unlink()
     os.mkfifo(folder / "manifest.json")
-    with pytest.raises(BundleRefused, match=r"manifest.json is not a regular file"):
+    with pytest.raises(BundleRefused, match=r"manifest.json cannot be read: it is not a regular file"):
         Ensemble(folder, "cpu")
     os.mkfifo(folder.parent / "labels.json")
     with pytest.raises(BundleRefused, match=r"labels.json is not a regular file"):

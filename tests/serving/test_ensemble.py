@@ -110,6 +110,19 @@ def test_a_member_of_another_number_of_classes_is_refused(folder: Path) -> None:
         load(folder)
 
 
+def test_a_member_that_is_no_graph_is_refused_without_a_word_on_standard_output(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Where onnxruntime itself would print that it tries again; its reason here is no UTF-8."""
+    folder = write_bundle(tmp_path)
+    file = folder / "member-1.onnx"
+    file.write_bytes(file.read_bytes().replace(b"Softmax", b"Soft\x93ax"))
+    change_manifest(folder, lambda manifest: manifest["members"][0].update(sha256=sha256_of(file)))
+    with pytest.raises(BundleRefused, match=r"stub/1: member-1.onnx cannot be loaded"):
+        Ensemble(folder, "cpu")
+    assert capfd.readouterr().out == ""
+
+
 def test_a_member_that_answers_otherwise_is_refused(folder: Path) -> None:
     replace_member(folder, stub_graph(StubMember((0.69, 0.21, 0.1)), (1, 4, 4)))
     with pytest.raises(BundleRefused, match=r"stub/1: self-check failed: member-1.onnx is off by 1.00e-02"):

@@ -10,13 +10,14 @@ import grpc
 import numpy as np
 import pytest
 
+from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.client import CallError, Client
 from serving.ensemble import Ensemble
 from serving.interceptor import NO_METHOD
 from serving.server import Server
 from tests.bundles import write_bundle
-from tests.serving.test_server import BLACK, Gate, raw, scrape, target, wait_for
+from tests.serving.test_server import BLACK, Gate, expire, raw, scrape, target, wait_for
 
 StartServer = Callable[..., Server]
 STUB = {"model": "stub", "version": "1"}
@@ -44,16 +45,20 @@ def gone(server: Server, reason: str, outcome: str) -> float | None:
     return sample(server, "consort_gone_calls_total", method="Classify", reason=reason, outcome=outcome)
 
 
+def ok(server: Server) -> float | None:
+    return sample(server, "consort_call_seconds_count", method="Classify", code="OK")
+
+
 class TestQueue:
     def test_what_waits_is_seen_while_it_waits(self, models: Path, gate: Gate, start_server: StartServer) -> None:
         """One image runs, calls of two and three wait."""
-        server = start_server(models)
+        server = start_server(models, threads=1)
         assert sample(server, "consort_queue_oldest_seconds", **STUB) == 0
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
-            calls = [stub.Classify.future(raw(), timeout=30)]
+            calls = [stub.Classify.future(raw(), timeout=60)]
             gate.wait_until_held()
-            calls += [stub.Classify.future(raw(bytes(16 * many), (many, 1, 4, 4)), timeout=30) for many in (2, 3)]
+            calls += [stub.Classify.future(raw(bytes(16 * many), (many, 1, 4, 4)), timeout=60) for many in (2, 3)]
             wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 2)
             assert sample(server, "consort_queue_images", **STUB) == 5
             first, second = (sample(server, "consort_queue_oldest_seconds", **STUB) for _ in range(2))
@@ -83,30 +88,30 @@ class TestRefusals:
         self, models: Path, gate: Gate, start_server: StartServer
     ) -> None:
         """One call runs and one waits; a third would be one too many."""
-        server = start_server(models, max_queue_images=1, max_call_images=1, max_concurrent_calls=2)
+        server = start_server(models, max_queue_images=1, max_call_images=1, max_concurrent_calls=2, threads=1)
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
-            calls = [stub.Classify.future(raw(), timeout=30)]
+            calls = [stub.Classify.future(raw(), timeout=60)]
             gate.wait_until_held()
-            calls.append(stub.Classify.future(raw(), timeout=30))
+            calls.append(stub.Classify.future(raw(), timeout=60))
             wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
             with pytest.raises(grpc.RpcError):
-                stub.Classify(raw(), timeout=30)
+                stub.Classify(raw(), timeout=60)
             assert refused(server, "TooManyCalls") == 1
             gate.open()
             for call in calls:
                 call.result()
 
     def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
-        server = start_server(models, max_queue_images=1, max_call_images=1)
+        server = start_server(models, max_queue_images=1, max_call_images=1, threads=1)
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
-            calls = [stub.Classify.future(raw(), timeout=30)]
+            calls = [stub.Classify.future(raw(), timeout=60)]
             gate.wait_until_held()
-            calls.append(stub.Classify.future(raw(), timeout=30))
+            calls.append(stub.Classify.future(raw(), timeout=60))
             wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
             with pytest.raises(grpc.RpcError):
-                stub.Classify(raw(), timeout=30)
+                stub.Classify(raw(), timeout=60)
             assert refused(server, "QueueFull") == 1
             gate.open()
             for call in calls:
@@ -130,7 +135,7 @@ class TestRefusals:
             for method in ("/consort.v1.Classifier/Guess", "/other/Thing"):
                 ask: Any = channel.unary_unary(method)
                 with pytest.raises(grpc.RpcError) as error:
-                    ask(b"", timeout=10)
+                    ask(b"", timeout=60)
                 assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert sample(server, "consort_arrived_calls_total", method=NO_METHOD) == 2
 
@@ -139,23 +144,40 @@ class TestCallersWhoLeave:
     def test_those_who_leave_before_their_turn_are_dropped(
         self, models: Path, gate: Gate, start_server: StartServer
     ) -> None:
-        """While one call runs, a second is cancelled and a third is too late; of the first nobody waits either."""
-        server = start_server(models)
+        """While one call runs, a second is cancelled and a third is too late."""
+        server = start_server(models, threads=1)
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
-            running = stub.Classify.future(raw(), timeout=30)
+            running = stub.Classify.future(raw(), timeout=60)
             gate.wait_until_held()
-            leaving = stub.Classify.future(raw(), timeout=30)
+            leaving = stub.Classify.future(raw(), timeout=60)
             wait_for(lambda: sample(server, "consort_queue_calls", **STUB) == 1)
             leaving.cancel()
             wait_for(lambda: gone(server, "cancelled", "dropped") == 1)
-            with pytest.raises(grpc.RpcError):
-                stub.Classify(raw(), timeout=2)
-            wait_for(lambda: gone(server, "expired", "dropped") == 1)
-            running.cancel()
+            expire(stub, lambda: gone(server, "expired", "dropped") is not None)
             gate.open()
-            wait_for(lambda: gone(server, "cancelled", "ran") == 1)
+            running.result()
         assert gone(server, "expired", "ran") is None
+
+    def test_a_call_that_ran_for_nobody_is_counted_as_such(
+        self, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        """Its caller leaves while it runs. When the server hears of it nobody sees: it gets more and more time."""
+        server = start_server(models, threads=1)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            for attempt, turns in enumerate((1, 10, 100, 1000), start=1):
+                gate.shut()
+                running = stub.Classify.future(raw(), timeout=60)
+                gate.wait_until_held()
+                running.cancel()
+                for _ in range(turns):
+                    stub.ListModels(pb.ListModelsRequest(), timeout=60)
+                gate.open()
+                wait_for(lambda unheard=attempt: gone(server, "cancelled", "ran") == 1 or ok(server) == unheard)
+                if gone(server, "cancelled", "ran"):
+                    return
+        raise AssertionError("the server never heard that its caller had gone")
 
 
 class TestDrift:

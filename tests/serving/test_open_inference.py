@@ -118,13 +118,13 @@ def texts(content: bytes) -> list[str]:
 def refused(call: Callable[..., Any], request: Any) -> tuple[grpc.StatusCode, str | None]:
     """Code and message of a call that must fail."""
     with pytest.raises(grpc.RpcError) as error:
-        call(request, timeout=10)
+        call(request, timeout=60)
     return error.value.code(), error.value.details()
 
 
 def scrape(server: Server, *names: str) -> dict[str, float]:
     """Samples that have one value each, by name, over real HTTP."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=60) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
     return {sample.name: sample.value for family in families for sample in family.samples if sample.name in names}
 
@@ -132,7 +132,7 @@ def scrape(server: Server, *names: str) -> dict[str, float]:
 class TestInfer:
     def test_without_outputs_named_probabilities_and_class_come(self, stub: Stub) -> None:
         """(0.7, 0.2, 0.1) and (0.1, 0.5, 0.4) average to (0.4, 0.35, 0.25)."""
-        response = stub.ModelInfer(raw(id="seven"), timeout=10)
+        response = stub.ModelInfer(raw(id="seven"), timeout=60)
         assert (response.model_name, response.model_version, response.id) == ("stub", "1", "seven")
         assert [(one.name, one.datatype, list(one.shape)) for one in response.outputs] == [
             ("probabilities", "FP32", [1, 3]),
@@ -145,7 +145,7 @@ class TestInfer:
     def test_outputs_that_are_named_come_in_their_order_and_no_others(self, stub: Stub) -> None:
         names = ["agreement", "members", "entropy", "class", "mutual_information", "members_run", "probabilities"]
         for some in (names, names[:1], names[2:4]):
-            assert [one.name for one in stub.ModelInfer(asking(*some), timeout=10).outputs] == some
+            assert [one.name for one in stub.ModelInfer(asking(*some), timeout=60).outputs] == some
 
     def test_every_figure_is_that_of_classify_bit_for_bit(self, tmp_path: Path, start_server: StartServer) -> None:
         """Whether the contents are raw or typed."""
@@ -155,7 +155,7 @@ class TestInfer:
         with Client(target) as client, grpc.insecure_channel(target) as channel:
             expected = client.classify(LEVELS, members=True).classifications
             for request in (raw(LEVELS, outputs=outputs), typed(LEVELS, outputs=outputs)):
-                found = arrays(Stub(channel).ModelInfer(request, timeout=10))
+                found = arrays(Stub(channel).ModelInfer(request, timeout=60))
                 assert list(found) == list(OUTPUTS)
                 for image, one in enumerate(expected):
                     assert np.array_equal(found["probabilities"][image], one.probabilities)
@@ -171,7 +171,7 @@ class TestInfer:
         write_bundle(tmp_path, [StubMember((0.99, 0.01))] * 3)
         request = asking("members", "members_run", "class")
         request.parameters["early_stop"].bool_param = True
-        found = arrays(connect(tmp_path).ModelInfer(request, timeout=10))
+        found = arrays(connect(tmp_path).ModelInfer(request, timeout=60))
         assert found["members_run"].tolist() == [2]
         assert found["members"] == pytest.approx(np.array([[[0.99, 0.01], [0.99, 0.01], [0, 0]]]))
         assert found["class"].tolist() == [0]
@@ -179,14 +179,14 @@ class TestInfer:
     def test_max_members_asks_the_first_so_many(self, stub: Stub) -> None:
         request = raw()
         request.parameters["max_members"].int64_param = 1
-        assert arrays(stub.ModelInfer(request, timeout=10))["probabilities"] == pytest.approx(
+        assert arrays(stub.ModelInfer(request, timeout=60))["probabilities"] == pytest.approx(
             np.array([[0.7, 0.2, 0.1]])
         )
 
     @pytest.mark.parametrize(("asked", "given"), [(1, 1), (2, 2), (3, 3), (99, 3)])
     def test_classification_gives_texts_best_first(self, stub: Stub, asked: int, given: int) -> None:
         request = asking("probabilities", classification=Parameter(int64_param=asked))
-        response = stub.ModelInfer(request, timeout=10)
+        response = stub.ModelInfer(request, timeout=60)
         (output,), (content,) = response.outputs, response.raw_output_contents
         assert (output.name, output.datatype, list(output.shape)) == ("probabilities", "BYTES", [1, given])
         assert texts(content) == ["0.400000:0:class 0", "0.350000:1:class 1", "0.250000:2:class 2"][:given]
@@ -196,7 +196,7 @@ class TestInfer:
         request = raw()
         request.inputs[0].parameters["binary_data_size"].int64_param = 16
         request.parameters["triton_enable_empty_final_response"].bool_param = False
-        assert len(stub.ModelInfer(request, timeout=10).outputs) == 2
+        assert len(stub.ModelInfer(request, timeout=60).outputs) == 2
 
     def test_name_and_version_choose_the_model(self, tmp_path: Path, connect: Callable[..., Stub]) -> None:
         for name, version in (("a", 1), ("a", 10), ("b", 2)):
@@ -207,7 +207,7 @@ class TestInfer:
             ("a", ""): ("a", "10"),
             ("a", "1"): ("a", "1"),
         }.items():
-            response = stub.ModelInfer(raw(model_name=asked[0], model_version=asked[1]), timeout=10)
+            response = stub.ModelInfer(raw(model_name=asked[0], model_version=asked[1]), timeout=60)
             assert (response.model_name, response.model_version) == given
 
     def test_calls_of_both_services_run_together(self, models: Path, start_server: StartServer) -> None:
@@ -218,9 +218,9 @@ class TestInfer:
                 consort.ClassifyRequest(
                     raw=consort.RawImages(pixels=bytes(16), shape=BLACK.shape, element_type=UINT8)
                 ),
-                timeout=5,
+                timeout=60,
             )
-            theirs = Stub(channel).ModelInfer.future(raw(), timeout=5)
+            theirs = Stub(channel).ModelInfer.future(raw(), timeout=60)
             both = ours.result().classifications[0].probabilities, arrays(theirs.result())["probabilities"][0]
         assert np.array_equal(*both)
         assert scrape(server, "consort_batch_images_count", "consort_batch_images_sum") == {
@@ -355,15 +355,15 @@ class TestRefusals:
 
         def wait_first(ensemble: Ensemble, member: int, pixels: Pixels) -> Floats:
             running.set()
-            assert may_end.wait(10)
+            assert may_end.wait(60)
             return run_member(ensemble, member, pixels)
 
         monkeypatch.setattr(Ensemble, "run_member", wait_first)
         server = start_server(models, max_concurrent_calls=1)
         with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
             ours, theirs = classifier_pb2_grpc.ClassifierStub(channel), Stub(channel)
-            first = theirs.ModelInfer.future(raw(), timeout=10)
-            assert running.wait(10)
+            first = theirs.ModelInfer.future(raw(), timeout=60)
+            assert running.wait(60)
             for call, request in ((theirs.ModelInfer, raw()), (ours.Classify, consort.ClassifyRequest())):
                 assert refused(call, request) == (
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -383,7 +383,7 @@ class TestRefusals:
         with grpc.insecure_channel(client.target) as channel:
             call: Any = channel.stream_stream(f"/{OPEN_INFERENCE_SERVICE}/ModelStreamInfer")
             with pytest.raises(grpc.RpcError) as error:
-                next(call(iter([b""]), timeout=10))
+                next(call(iter([b""]), timeout=60))
         assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -454,7 +454,7 @@ class TestStatistics:
         target = f"127.0.0.1:{server.grpc_port}"
         with Client(target) as client, grpc.insecure_channel(target) as channel:
             stub = Stub(channel)
-            stub.ModelInfer(raw(np.repeat(BLACK, 5, axis=0)), timeout=10)
+            stub.ModelInfer(raw(np.repeat(BLACK, 5, axis=0)), timeout=60)
             client.classify(BLACK)
             refused(stub.ModelInfer, pb.ModelInferRequest())
             (found,) = stub.ModelStatistics(pb.ModelStatisticsRequest(name="stub")).model_stats
@@ -497,7 +497,7 @@ class TestLife:
     def test_its_health_is_reported(self, client: Client) -> None:
         with grpc.insecure_channel(client.target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
-            reply = health.Check(health_pb2.HealthCheckRequest(service=OPEN_INFERENCE_SERVICE), timeout=10)
+            reply = health.Check(health_pb2.HealthCheckRequest(service=OPEN_INFERENCE_SERVICE), timeout=60)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
     def test_reflection_describes_it(self, client: Client) -> None:

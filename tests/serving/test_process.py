@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 from serving.client import CallError, Client
 from tests.bundles import write_bundle
 from tests.imaging.test_files import encode, gradient
+from tests.serving.test_server import wait_for
 
 ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]
@@ -33,18 +34,18 @@ SLOW_FILES = [encode(gradient(2000))] * 60
 def wait_until_in_flight(metrics_port: int) -> None:
     """Wait until the server is at work on a Classify call."""
     wanted = 'consort_in_flight_calls{method="Classify"} 1.0'
-    for _ in range(500):
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as reply:
-            if wanted in reply.read().decode():
-                return
-        time.sleep(0.01)
-    raise AssertionError("no call came in")
+
+    def is_in_flight() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60) as reply:
+            return wanted in reply.read().decode()
+
+    wait_for(is_in_flight)
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A server process and its `ready` event."""
-    process = subprocess.Popen([*SERVE, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def serving(*arguments: str, within: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A server process and its `ready` event; `within` another command that runs it, if need be."""
+    process = subprocess.Popen([*within, *SERVE, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         for line in process.stderr:
@@ -87,7 +88,7 @@ def test_a_signal_lets_calls_in_progress_finish(models: Path, number: signal.Sig
             process.send_signal(number)
             assert not answer.done()
             assert len(answer.result(60).classifications) == len(SLOW_FILES)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
@@ -97,14 +98,17 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
         ThreadPoolExecutor(1) as caller,
         Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client,
     ):
+        started = time.monotonic()
+        client.classify(SLOW_FILES)
+        quarter_seconds = time.monotonic() - started
         answer = caller.submit(client.classify, SLOW_FILES * 4)
         wait_until_in_flight(event["metrics_port"])
         process.terminate()
         started = time.monotonic()
         with pytest.raises(CallError, match=r"UNAVAILABLE|CANCELLED"):
-            answer.result(30)
-        assert process.wait(30) == 0
-        assert time.monotonic() - started < 4
+            answer.result(60)
+        assert process.wait(60) == 0
+        assert time.monotonic() - started < 1 + 2 * quarter_seconds
 
 
 def test_a_server_whose_log_nobody_reads_any_more_drains_as_ever(models: Path) -> None:
@@ -117,7 +121,7 @@ def test_a_server_whose_log_nobody_reads_any_more_drains_as_ever(models: Path) -
             wait_until_in_flight(event["metrics_port"])
             process.terminate()
             assert len(answer.result(60).classifications) == len(SLOW_FILES)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_health_says_whether_it_serves(models: Path) -> None:
@@ -135,7 +139,7 @@ def test_health_says_whether_it_serves(models: Path) -> None:
         (["--models", "/nowhere"], "BundleRefused: models folder /nowhere cannot be read: No such file"),
         (["--grpc-port", "x"], "SettingsError: grpc_port: Input should be a valid integer"),
         (["--no-such-flag"], "SettingsError: "),
-        (["--models", __file__], f"BundleRefused: models folder {__file__} is not there"),
+        (["--models", __file__], f"BundleRefused: models folder {__file__} cannot be read: Not a directory"),
         (["--config", "/tmp"], "SettingsError: config file /tmp cannot be read: Is a directory"),  # noqa: S108
         (["--threads", "200000"], "SettingsError: threads: Input should be less than or equal to 1024"),
         (["--trace-endpoint", "collector"], "SettingsError: trace_endpoint: String should match pattern"),
@@ -174,6 +178,18 @@ def test_a_bad_bundle_stops_the_start(tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr.count("\n")) == (3, 1)
     assert "BundleRefused: stub/1: member-1.onnx has sha256" in result.stderr
+
+
+def test_the_garbage_collector_passes_over_what_there_is_at_the_start(models: Path) -> None:
+    """A full collection would hold up every call for as long as it looks at the libraries' own objects."""
+    code = (
+        "import gc, sys; from serving.__main__ import main; from serving.server import Server; "
+        "Server.serve = lambda _: print(gc.get_freeze_count(), len(gc.get_objects())); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, *SERVE[3:], "--models", str(models)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    frozen, others = map(int, result.stdout.split())
+    assert frozen > 20 * others
 
 
 def test_onnxruntime_reports_to_nobody() -> None:

@@ -31,7 +31,7 @@ CALLERS = 8
 
 def status(channel: grpc.Channel, service: str) -> int:
     stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
-    return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30).status)
+    return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60).status)
 
 
 def test_a_server_that_drains_is_alive_and_not_ready(models: Path, start_server: Callable[..., Server]) -> None:
@@ -41,16 +41,16 @@ def test_a_server_that_drains_is_alive_and_not_ready(models: Path, start_server:
     with grpc.insecure_channel(target(server)) as channel:
         other = open_inference_grpc.GRPCInferenceServiceStub(channel)
         assert {status(channel, service) for service in (*services, LIVENESS)} == {SERVING}
-        assert other.ServerReady(open_inference.ServerReadyRequest(), timeout=30).ready
+        assert other.ServerReady(open_inference.ServerReadyRequest(), timeout=60).ready
         draining = threading.Thread(target=server.drain)
         draining.start()
         wait_for(lambda: status(channel, "") == NOT_SERVING)
         assert {status(channel, service) for service in services} == {NOT_SERVING}
         assert status(channel, LIVENESS) == SERVING
-        assert not other.ServerReady(open_inference.ServerReadyRequest(), timeout=30).ready
-        assert not other.ModelReady(open_inference.ModelReadyRequest(name="stub"), timeout=30).ready
-        assert other.ServerLive(open_inference.ServerLiveRequest(), timeout=30).live
-        answer = classifier_pb2_grpc.ClassifierStub(channel).Classify(raw(), timeout=30)
+        assert not other.ServerReady(open_inference.ServerReadyRequest(), timeout=60).ready
+        assert not other.ModelReady(open_inference.ModelReadyRequest(name="stub"), timeout=60).ready
+        assert other.ServerLive(open_inference.ServerLiveRequest(), timeout=60).live
+        answer = classifier_pb2_grpc.ClassifierStub(channel).Classify(raw(), timeout=60)
         assert len(answer.classifications) == 1
         draining.join()
 
@@ -89,7 +89,7 @@ class Callers:
                 if self._heed_health and self._not_serving.is_set():
                     return
                 name = f"{number}-{turn}"
-                call = stub.Classify.future(raw(), timeout=30, metadata=(("x-request-id", name),))
+                call = stub.Classify.future(raw(), timeout=60, metadata=(("x-request-id", name),))
                 call.exception()
                 self.codes[name] = call.code()
                 if call.code() is not grpc.StatusCode.OK:

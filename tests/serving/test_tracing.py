@@ -60,7 +60,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Collector, str]
 
 def classify(server: Server, request: Any, *metadata: tuple[str, str]) -> grpc.StatusCode:
     with grpc.insecure_channel(target(server)) as channel:
-        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=30, metadata=metadata)
+        call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(request, timeout=60, metadata=metadata)
         call.exception()
         return call.code()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from h2.events import StreamEnded, StreamReset
 from h2.settings import SettingCodes
 from PIL import Image
 
@@ -28,6 +29,8 @@ from tests.serving.test_server import target
 LIST_MODELS = "/consort.v1.Classifier/ListModels"
 ENHANCE_YOUR_CALM = 11
 """HTTP/2's word for a peer that asks too much."""
+REFUSED_STREAM = 7
+"""HTTP/2's word for a call that was not begun."""
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -39,6 +42,16 @@ def refusal(server: Server, images: list[bytes] | np.ndarray[tuple[int, ...], np
             client.classify(images)
         client.classify(np.zeros((1, 1, 4, 4), np.uint8))
     return error.value
+
+
+def ended(peer: Peer, streams: list[int]) -> dict[int, int]:
+    """Wait until calls have ended; gives the reason of HTTP/2 for each that was reset, 0 for the others."""
+    found: dict[int, int] = {}
+    while found.keys() < set(streams):
+        for event in peer.receive():
+            if isinstance(event, StreamReset | StreamEnded) and event.stream_id is not None:
+                found[event.stream_id] = int(event.error_code or 0) if isinstance(event, StreamReset) else 0
+    return found
 
 
 class TestOneCall:
@@ -123,11 +136,19 @@ class TestOneImage:
 
 class TestOneConnection:
     def test_is_told_how_many_calls_it_may_have_open(self, models: Path, start_server: StartServer) -> None:
-        """And one more is refused by HTTP/2 itself."""
+        """A peer that opens one more all the same is refused by HTTP/2 itself; the three are answered."""
         with Peer(target(start_server(models, max_connection_streams=3))) as peer:
             while peer.http.remote_settings.get(SettingCodes.MAX_CONCURRENT_STREAMS, 2**32 - 1) > 3:
                 peer.receive()
             assert peer.http.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] == 3
+            three = [peer.begin(LIST_MODELS) for _ in range(3)]
+            peer.http.remote_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 4  # what it was told is forgotten
+            peer.http.remote_settings.acknowledge()
+            fourth = peer.begin(LIST_MODELS)
+            assert ended(peer, [fourth]) == {fourth: REFUSED_STREAM}
+            for stream in three:
+                peer.send(stream, b"")
+            assert ended(peer, three) == dict.fromkeys(three, 0)
 
     def test_that_grows_too_old_is_ended_and_its_client_goes_on(
         self, models: Path, start_server: StartServer

@@ -69,7 +69,7 @@ def serial(server: Server, files: Files) -> str:
     """Of the certificate that new gRPC connections are shown."""
     context = ssl.create_default_context(cafile=files.authority)
     with (
-        socket.create_connection(("127.0.0.1", server.grpc_port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", server.grpc_port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
     ):
         shown = secured.getpeercert()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,20 @@ def tokens(file: Path) -> dict[str, str]:
 
 @pytest.fixture
 def server(models: Path, file: Path, tokens: dict[str, str], start_server: StartServer) -> Server:
-    """A server that asks for tokens, and tells those who have one what it has."""
+    """A server that asks for tokens, and tells those who have one what it has and lets them control it."""
     assert len(tokens) == len(Scope)
-    return start_server(models, tokens=file, reflection=True)
+    return start_server(models, tokens=file, reflection=True, model_control=True)
 
 
 def methods_of(server: Server, token: str) -> list[tuple[str, bool]]:
-    """Every method that a server has, and whether it takes a stream, as its own reflection tells it."""
+    """Every method that a server has, and whether it takes or gives a stream, as its own reflection tells it."""
     with grpc.insecure_channel(target(server)) as channel:
         stamped = grpc.intercept_channel(channel, _Stamp(token))
         database = ProtoReflectionDescriptorDatabase(stamped)
         pool = DescriptorPool(database)
         services = [pool.FindServiceByName(name) for name in database.get_services()]
         return [
-            (f"/{service.full_name}/{method.name}", method.client_streaming)
+            (f"/{service.full_name}/{method.name}", method.client_streaming or method.server_streaming)
             for service in services
             for method in service.methods
         ]
@@ -145,7 +147,7 @@ def test_what_is_not_one_bearer_token_is_refused(
 def test_health_needs_no_token(server: Server) -> None:
     with grpc.insecure_channel(target(server)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=20)  # type: ignore[attr-defined]  # untyped
+        reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=60)  # type: ignore[attr-defined]  # untyped
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -245,6 +247,25 @@ class TestTheFile:
         for authorization in (None, "", "Bearer \N{SNOWMAN}", "Bearer \udc80"):
             with pytest.raises(Unauthenticated, match="a valid token is needed"):
                 known.require(authorization, Scope.ADMIN)
+
+    @pytest.mark.parametrize("which", ["none", "wrong", "first", "last"])
+    def test_is_compared_as_a_whole_whatever_comes(
+        self, file: Path, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch, which: str
+    ) -> None:
+        """Each line once, by what takes the same time wherever two differ: how long it takes tells nothing."""
+        known, compared = Tokens(parse_tokens(file.read_bytes(), file)), []
+        compare = hmac.compare_digest
+
+        def note(one: bytes, other: bytes) -> bool:
+            compared.append(one)
+            return compare(one, other)
+
+        monkeypatch.setattr(hmac, "compare_digest", note)
+        first, *_, last = tokens.values()
+        shown = {"none": None, "wrong": f"Bearer {WRONG}", "first": f"Bearer {first}", "last": f"Bearer {last}"}
+        with suppress(Unauthenticated, Forbidden):
+            known.require(shown[which], Scope.CLASSIFY)
+        assert compared == [hashlib.sha256(token.encode()).digest() for token in tokens.values()]
 
 
 class TestTheCommand:
