@@ -106,13 +106,15 @@ class Callers:
                 self._not_serving.set()
 
 
-def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path, workers: str) -> None:
     """The access log names those that were accepted: all were answered.
 
     Of the others gRPC says UNAVAILABLE, or CANCELLED where they came at the very moment.
     """
     everything = ("--access-log-share", "1", "--access-log-error-share", "1")
-    with serving("--models", str(models), *everything, "--grace-seconds", "20") as (process, event):
+    several = ("--workers", workers, "--threads", "2")
+    with serving("--models", str(models), *everything, *several, "--grace-seconds", "20") as (process, event):
         callers = Callers(event["grpc_port"], heed_health=False)
         wait_for(lambda: len(callers.codes) > 5 * CALLERS)
         process.send_signal(signal.SIGTERM)
