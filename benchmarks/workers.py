@@ -1,9 +1,9 @@
 """What several workers bring, and how many cores one of them feeds: `python -m benchmarks.workers`.
 
-The same server with each number of workers in turn, on the same cores and inference threads: for the shipped models,
-and for a stub whose inference costs next to nothing, so that what is left is the price of taking a call in. A process
-takes in at most one call in that time, as far as the interpreter's lock is held all the while; so it feeds as many
-cores as the price of a whole call is times the stub's, or more.
+The same server with each number of workers in turn, on the same cores and inference threads: for the shipped
+models, and for a stub whose inference costs next to nothing, so that what is left is the price of taking a call
+in. As far as the interpreter's lock is held all the while, a process takes in one call in that time; so it feeds
+as many cores as the price of a whole call is times the stub's, or more.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import structlog
 from serving.errors import StartupError
 from serving.logs import configure_logs
 from serving.settings import ServerSettings, read_settings, unknown_variables
-from serving.workers import Supervisor, count_workers
+from serving.supervisor import Supervisor, count_workers
 
 if TYPE_CHECKING:
     from serving.server import Server

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.client import CallError, Client
 from serving.server import Server
 from serving.settings import ServerSettings
-from serving.workers import Supervisor
+from serving.supervisor import Supervisor
 from tests.bundles import write_bundle
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/operations.md").read_text()

@@ -23,11 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
-from serving import workers
+from serving import supervisor
 from serving.errors import SettingsError
 from serving.server import Server
 from serving.settings import ServerSettings, read_settings
-from serving.workers import CORES_PER_WORKER, count_workers, share_threads
+from serving.supervisor import CORES_PER_WORKER, count_workers, share_threads
 from tests.bundles import TWO_MEMBERS, write_bundle
 from tests.serving.test_process import ROOT, SERVE, serving
 from tests.serving.test_server import raw, wait_for, wait_until_refused
@@ -360,7 +360,7 @@ class TestHowMany:
         self, cores: int, count: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert CORES_PER_WORKER == 4
-        monkeypatch.setattr(workers, "available_cores", lambda: cores)
+        monkeypatch.setattr(supervisor, "available_cores", lambda: cores)
         assert count_workers(ServerSettings()) == count
 
     def test_threads_count_where_they_are_set(self) -> None:
@@ -371,7 +371,7 @@ class TestHowMany:
 
     def test_models_are_controlled_by_call_in_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A call would reach one worker alone."""
-        monkeypatch.setattr(workers, "available_cores", lambda: 64)
+        monkeypatch.setattr(supervisor, "available_cores", lambda: 64)
         assert count_workers(ServerSettings(model_control=True)) == 1
         with pytest.raises(SettingsError, match="model_control needs workers 1, not 2"):
             read_settings(["--workers", "2", "--model-control"])

@@ -7,24 +7,24 @@ them.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
 from contextlib import ExitStack
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from machine.cores import available_cores
-from serving.errors import StartupError, WorkerLost
-from serving.merging import MergedMetrics, Snapshot
+from serving.errors import StartupError
+from serving.merging import MergedMetrics
 from serving.metrics import Metrics
 from serving.ports import hold_port
 from serving.security.credentials import Credentials
 from serving.settings import ServerSettings
+from serving.worker_process import WorkerProcess
 
 CORES_PER_WORKER = 4
 """How many cores one Python process feeds; measured, see docs/decisions/0017."""
@@ -52,86 +52,6 @@ def share_threads(threads: int, workers: int) -> list[int]:
     return [max(1, threads // workers + (number < threads % workers)) for number in range(workers)]
 
 
-class Worker:
-    """A worker's process and the pipe to it, as its supervisor sees them."""
-
-    def __init__(self, number: int, settings: ServerSettings) -> None:
-        """Start the process; it begins to load models."""
-        self.number = number
-        self.line, theirs = Pipe()
-        self._is_asked = False
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  our own command
-                [sys.executable, "-m", "serving.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # a terminal's Ctrl-C is for the supervisor
-            )
-        self._say((number, settings))
-
-    def receive(self) -> Any:
-        """What the worker says next while it starts.
-
-        Raises:
-            StartupError: It does not start.
-        """
-        try:
-            said = self.line.recv()
-        except (EOFError, ConnectionError) as error:
-            raise WorkerLost(f"worker {self.number} ended with {self.wait()} before it took calls") from error
-        if isinstance(said, StartupError):
-            raise said
-        return said
-
-    def open(self, port: int) -> None:
-        """Have it take calls."""
-        self._say(port)
-
-    def ask(self) -> None:
-        """Begin to ask what it has counted; while an answer is due, nothing more is asked."""
-        if not self._is_asked:
-            self._is_asked = self._say(None)
-
-    def answer(self, seconds: float) -> Snapshot | None:
-        """What it has counted; None if that does not come in so many seconds, or it has ended."""
-        try:
-            if not self._is_asked or not self.line.poll(seconds):
-                return None
-            snapshot: Snapshot = self.line.recv()
-        except (EOFError, ConnectionError):
-            return None
-        self._is_asked = False
-        return snapshot
-
-    def wait(self, seconds: float | None = None) -> int:
-        """Wait until it has ended; gives its exit code, which is a signal's if negative.
-
-        Raises:
-            TimeoutExpired: It has not, in so many seconds.
-        """
-        return self._process.wait(seconds)
-
-    def terminate(self) -> None:
-        """Have it drain, or end at once if it takes no calls yet."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """Close the pipe."""
-        self.line.close()
-
-    def _say(self, what: object) -> bool:
-        """Whether the worker is there to hear it."""
-        try:
-            self.line.send(what)
-        except ConnectionError:
-            return False
-        return True
-
-
 class Supervisor:
     """The process that starts workers, keeps their number, and answers Prometheus for all of them.
 
@@ -142,8 +62,13 @@ class Supervisor:
         self.grpc_port = 0
         self.metrics_port = 0
         self._settings = settings
-        self._threads = share_threads(settings.threads or available_cores(), workers)
-        self._workers: dict[int, Worker] = {}
+        shares = share_threads(settings.threads or available_cores(), workers)
+        self._shares = {
+            number: settings.model_copy(update={"threads": threads, "workers": 1})
+            for number, threads in enumerate(shares, start=1)
+        }
+        """The settings of each worker, by its number."""
+        self._workers: dict[int, WorkerProcess] = {}
         self._keepers: list[threading.Thread] = []
         self._changing = threading.Lock()
         """Guards the workers: none begins once the server is stopping."""
@@ -168,7 +93,7 @@ class Supervisor:
             grpc_port=self.grpc_port,
             metrics_port=self.metrics_port,
             workers=len(self._workers),
-            inference_threads=sum(self._threads),
+            inference_threads=sum(share.threads or 0 for share in self._shares.values()),
             seconds=round(time.perf_counter() - started, 3),
         )
 
@@ -207,20 +132,23 @@ class Supervisor:
         self._credentials = Credentials(settings, metrics)
         self._closing.callback(self._credentials.close)
         self._closing.callback(self._kill_all)
-        for number, threads in enumerate(self._threads, start=1):
-            self._begin(number, settings.model_copy(update={"threads": threads}))
-        self._default_model = self._hear_all()[0]
+        for number in self._shares:
+            self._begin(number)
+        default_model = self._hear_all()[0]
         held = self._closing.enter_context(hold_port(settings.host, settings.grpc_port))
         self.grpc_port = held.getsockname()[1]
         self._open_metrics()
         for worker in self._workers.values():
             worker.open(self.grpc_port)
         self._hear_all()
-        for number, worker in self._workers.items():
+        # For those that replace them: what was refused since must not stop them, and no name means what it did.
+        later = {"strict_start": False, "default_model": default_model}
+        self._shares = {number: share.model_copy(update=later) for number, share in self._shares.items()}
+        for worker in self._workers.values():
             self._merged.add(worker)
-            self._keepers.append(threading.Thread(target=self._keep, args=(number,), name=f"keep-{number}"))
-        for keeper in self._keepers:
-            keeper.start()
+        for number in self._workers:
+            self._keepers.append(threading.Thread(target=self._keep, args=(number,), daemon=True))
+            self._keepers[-1].start()
 
     def _open_metrics(self) -> None:
         registry = CollectorRegistry()
@@ -229,12 +157,12 @@ class Supervisor:
         self._closing.callback(server.close)
         self.metrics_port = server.server_port
 
-    def _begin(self, number: int, settings: ServerSettings) -> Worker | None:
+    def _begin(self, number: int) -> WorkerProcess | None:
         """Start a worker in its place; none once the server is stopping."""
         with self._changing:
             if self._stopping.is_set():
                 return None
-            self._workers[number] = Worker(number, settings)
+            self._workers[number] = WorkerProcess(number, self._shares[number])
             return self._workers[number]
 
     def _hear_all(self) -> list[Any]:
@@ -264,21 +192,15 @@ class Supervisor:
 
     def _replace(self, number: int) -> bool:
         """Whether a worker takes calls in a place again, or none is to."""
-        # What was refused since the start must not keep it from starting; and what no name means stays the same.
-        update = {
-            "threads": self._threads[number - 1],
-            "strict_start": False,
-            "default_model": self._default_model,
-        }
-        worker = self._begin(number, self._settings.model_copy(update=update))
-        if worker is None:
-            return True
         try:
+            worker = self._begin(number)
+            if worker is None:
+                return True
             worker.receive()
             worker.open(self.grpc_port)
             worker.receive()
-        except StartupError as error:
-            worker.kill()
+        except (StartupError, OSError) as error:  # no more processes, say
+            self._workers[number].kill()
             if not self._stopping.is_set():
                 log.warning("worker not replaced", worker=number, reason=str(error), retry_seconds=RETRY_SECONDS)
             return False
