@@ -27,6 +27,7 @@ from tests.serving.test_server import raw, target, wait_for
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CALLERS = 8
+NUMBERS_OF_WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 def status(channel: grpc.Channel, service: str) -> int:
@@ -106,7 +107,7 @@ class Callers:
                 self._not_serving.set()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@NUMBERS_OF_WORKERS
 def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path, workers: str) -> None:
     """The access log names those that were accepted: all were answered.
 
@@ -132,8 +133,10 @@ def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path, worker
     assert others <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
-def test_with_a_delay_callers_who_heed_the_health_see_no_failure_at_all(models: Path) -> None:
-    with serving("--models", str(models), "--drain-delay-seconds", "5") as (process, event):
+@NUMBERS_OF_WORKERS
+def test_with_a_delay_callers_who_heed_the_health_see_no_failure_at_all(models: Path, workers: str) -> None:
+    several = ("--workers", workers, "--threads", "2")
+    with serving("--models", str(models), *several, "--drain-delay-seconds", "5") as (process, event):
         callers = Callers(event["grpc_port"], heed_health=True)
         wait_for(lambda: len(callers.codes) > 5 * CALLERS)
         process.send_signal(signal.SIGTERM)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +25,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving import supervisor
+from serving.channel import Credentials
 from serving.errors import SettingsError
 from serving.server import Server
 from serving.settings import ServerSettings, read_settings
 from serving.supervisor import CORES_PER_WORKER, count_workers, share_threads
+from serving.token import add_token
 from tests.bundles import TWO_MEMBERS, write_bundle
 from tests.serving.test_process import ROOT, SERVE, serving
 from tests.serving.test_server import raw, wait_for, wait_until_refused
@@ -86,6 +89,17 @@ class Running:
         """As many connections as there are callers, a call on each."""
         with ThreadPoolExecutor(CALLERS) as pool:
             return list(pool.map(self.call_once, (f"{prefix}-{number}" for number in range(CALLERS))))
+
+    def codes(self, token: str) -> set[grpc.StatusCode]:
+        """How calls on many connections end that show a token."""
+        found = set()
+        for _ in range(CALLERS):
+            with grpc.insecure_channel(self.target, options=OPTIONS) as channel:
+                stub = classifier_pb2_grpc.ClassifierStub(channel)
+                call = stub.Classify.future(raw(), timeout=30, metadata=Credentials(token=token).metadata)
+                call.exception()
+                found.add(call.code())
+        return found
 
     def stop(self) -> int:
         """End it, with all of its log read."""
@@ -311,6 +325,18 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(models: Path) -> No
         os.kill(server.worker_pids()[0], signal.SIGTERM)
         wait_long(lambda: server.saw("worker lost", exit_code=0))
         wait_long(lambda: server.value("consort_workers") == 2)
+
+
+def test_every_worker_takes_a_new_token(models: Path, tmp_path: Path) -> None:
+    """Each looks at the file by itself; the metrics port asks for a token as well."""
+    file = tmp_path / "tokens"
+    first = add_token("first", "classify", file)
+    with running(models, "--tokens", str(file)) as server:
+        assert server.codes(first) == {grpc.StatusCode.OK}
+        second = add_token("second", "classify", file)
+        wait_long(lambda: server.codes(second) == {grpc.StatusCode.OK})
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            server.scrape()
 
 
 def test_workers_end_when_their_supervisor_is_killed(models: Path) -> None:
