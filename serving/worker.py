@@ -5,6 +5,7 @@ When the pipe to its supervisor ends, so does the worker: nobody would replace i
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -47,6 +48,8 @@ def _start(line: Connection) -> Server:
     port: int = hear(line)
     signal.signal(signal.SIGTERM, lambda *_: server.request_stop())  # before, it ends the process at once
     server.open(port)
+    gc.collect()  # as serving.__main__ does, and for the same reason
+    gc.freeze()
     say(line, port)
     return server
 

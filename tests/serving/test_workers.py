@@ -33,12 +33,10 @@ from serving.supervisor import CORES_PER_WORKER, count_workers, share_threads
 from serving.token import add_token
 from tests.bundles import TWO_MEMBERS, write_bundle
 from tests.serving.test_process import ROOT, SERVE, serving
-from tests.serving.test_server import raw, wait_for, wait_until_refused
+from tests.serving.test_server import PATIENCE_SECONDS, raw, wait_for, wait_until_refused
 
 CALLERS = 20
 """Enough connections that one of two workers gets none of them once in 500,000 runs."""
-SECONDS = 60.0
-"""What a start may take at most where other work has the cores."""
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own for every channel
 EVERYTHING = ("--access-log-share", "1", "--access-log-error-share", "1")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -121,11 +119,6 @@ def running(models: Path, *arguments: str) -> Iterator[Running]:
         reader.join()
 
 
-def wait_long(condition: Callable[[], bool]) -> None:
-    """Wait until something is so that takes a start."""
-    wait_for(condition, SECONDS)
-
-
 class Callers:
     """Callers in a closed loop, each on a connection of its own; one that fails connects anew."""
 
@@ -147,7 +140,7 @@ class Callers:
     def wait_for_calls(self, calls: int) -> None:
         """Wait until each caller has made so many more."""
         goals = [len(codes) + calls for codes in self.codes]
-        wait_long(lambda: all(len(codes) >= goal for codes, goal in zip(self.codes, goals, strict=True)))
+        wait_for(lambda: all(len(codes) >= goal for codes, goal in zip(self.codes, goals, strict=True)))
 
     def _call(self, number: int) -> None:
         while not self._enough.is_set():
@@ -219,7 +212,7 @@ def test_calls_on_many_connections_reach_all_workers_and_are_counted_once(models
         model = {"model": "stub", "version": "1", "members": "2", "provider": "cpu"}
         assert server.value("consort_model_info", **model) == 1
         assert server.value("consort_workers") == 2
-        wait_long(lambda: len(server.answered_by()) == CALLERS)
+        wait_for(lambda: len(server.answered_by()) == CALLERS)
     assert set(server.answered_by().values()) == {1, 2}
 
 
@@ -243,14 +236,14 @@ def loss(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loss]:
         callers, watch = Callers(server), Watch(server)
         callers.wait_for_calls(5)
         os.kill(server.worker_pids()[0], signal.SIGKILL)
-        wait_long(lambda: server.value("consort_lost_workers_total") == 1)
-        wait_long(lambda: server.value("consort_workers") == 2)
+        wait_for(lambda: server.value("consort_lost_workers_total") == 1)
+        wait_for(lambda: server.value("consort_workers") == 2)
         callers.wait_for_calls(5)
         callers.finish()
         after = server.call_many("after")
         watch.finish()
         (lost,) = [one["worker"] for one in server.events if one["event"] == "worker lost"]
-        wait_long(lambda: {f"after-{number}" for number in range(CALLERS)} <= server.answered_by().keys())
+        wait_for(lambda: {f"after-{number}" for number in range(CALLERS)} <= server.answered_by().keys())
         yield Loss(callers, watch, lost, server.answered_by(), after)
 
 
@@ -284,7 +277,7 @@ def test_a_new_version_goes_live_in_all_workers(models: Path) -> None:
     with running(models, "--watch-seconds", "0.1") as server:
         watch = Watch(server)
         write_bundle(models, version=2)
-        wait_long(lambda: server.value("consort_model_unloads_total", model="stub") == 2)
+        wait_for(lambda: server.value("consort_model_unloads_total", model="stub") == 2)
         watch.finish()
         assert {reply.model_version for reply in server.call_many("new")} == {2}
         info = [dict(labels) for name, labels in server.scrape() if name == "consort_model_info"]
@@ -299,8 +292,8 @@ def test_a_replacement_takes_names_as_the_lost_worker_did_and_passes_over_what_i
         write_bundle(models, TWO_MEMBERS, version=2).joinpath("member-1.onnx").write_bytes(b"")
         for pid in server.worker_pids():
             os.kill(pid, signal.SIGKILL)
-        wait_long(lambda: server.value("consort_lost_workers_total") == 2)
-        wait_long(lambda: server.value("consort_workers") == 2)
+        wait_for(lambda: server.value("consort_lost_workers_total") == 2)
+        wait_for(lambda: server.value("consort_workers") == 2)
         replies = server.call_many("after")
     assert {(reply.model_name, reply.model_version) for reply in replies} == {("stub", 1)}
 
@@ -313,18 +306,18 @@ def test_a_worker_that_cannot_be_replaced_is_tried_again_while_others_serve(
         good = manifest.read_text()
         manifest.write_text("{}")
         os.kill(server.worker_pids()[0], signal.SIGKILL)
-        wait_long(lambda: server.saw("worker not replaced"))
+        wait_for(lambda: server.saw("worker not replaced"))
         assert len(server.call_once().classifications) == 1
         manifest.write_text(good)
-        wait_long(lambda: server.value("consort_workers") == 2)
+        wait_for(lambda: server.value("consort_workers") == 2)
         assert server.stop() == 0
 
 
 def test_a_worker_that_is_told_to_end_drains_and_is_replaced(models: Path) -> None:
     with running(models, *EVERYTHING) as server:
         os.kill(server.worker_pids()[0], signal.SIGTERM)
-        wait_long(lambda: server.saw("worker lost", exit_code=0))
-        wait_long(lambda: server.value("consort_workers") == 2)
+        wait_for(lambda: server.saw("worker lost", exit_code=0))
+        wait_for(lambda: server.value("consort_workers") == 2)
 
 
 def test_every_worker_takes_a_new_token(models: Path, tmp_path: Path) -> None:
@@ -334,7 +327,7 @@ def test_every_worker_takes_a_new_token(models: Path, tmp_path: Path) -> None:
     with running(models, "--tokens", str(file)) as server:
         assert server.codes(first) == {grpc.StatusCode.OK}
         second = add_token("second", "classify", file)
-        wait_long(lambda: server.codes(second) == {grpc.StatusCode.OK})
+        wait_for(lambda: server.codes(second) == {grpc.StatusCode.OK})
         with pytest.raises(urllib.error.HTTPError, match="401"):
             server.scrape()
 
@@ -344,7 +337,7 @@ def test_workers_end_when_their_supervisor_is_killed(models: Path) -> None:
         pids = server.worker_pids()
         server.process.kill()
         wait_until_refused(server.grpc_port)
-        wait_long(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def test_a_second_server_on_the_same_port_is_refused(models: Path) -> None:
@@ -377,7 +370,7 @@ def test_a_bad_bundle_stops_the_start_in_one_line_and_leaves_nothing(tmp_path: P
 def start(*arguments: str) -> subprocess.CompletedProcess[str]:
     """A server that must not start."""
     command = [*SERVE, "--threads", "2", "--log-level", "error", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
 
 
 class TestHowMany:
