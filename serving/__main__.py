@@ -7,13 +7,17 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import structlog
 
 from serving.errors import StartupError
 from serving.logs import configure_logs
-from serving.server import Server
-from serving.settings import read_settings, unknown_variables
+from serving.settings import ServerSettings, read_settings, unknown_variables
+from serving.supervisor import Supervisor, count_workers
+
+if TYPE_CHECKING:
+    from serving.server import Server
 
 EXIT_STARTUP_FAILED = 3
 
@@ -27,7 +31,7 @@ def main(arguments: list[str]) -> int:
         log.info("starting", **settings.model_dump(mode="json"))
         if unknown := unknown_variables(os.environ):
             log.warning("environment variables that set nothing", names=unknown)
-        server = Server(settings)
+        server = make_server(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
         server.start()
@@ -43,6 +47,16 @@ def main(arguments: list[str]) -> int:
     server.drain()
     server.stop()
     return 0
+
+
+def make_server(settings: ServerSettings) -> Server | Supervisor:
+    """The server itself, or what starts several and watches over them."""
+    workers = count_workers(settings)
+    if workers > 1:
+        return Supervisor(settings, workers)
+    from serving.server import Server  # noqa: PLC0415  with onnxruntime, which a supervisor does without
+
+    return Server(settings)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ ServingError
 │   ├── ProviderInactive   the execution provider asked for does not run
 │   ├── CredentialsRefused a certificate, a key or a file of tokens cannot be used
 │   ├── PortTaken          a port cannot be listened on
+│   ├── WorkerLost         a worker ended before it took calls, and did not say why
 │   └── TracingMissing     tracing is asked for and not installed
 └── RequestError           one call fails; the server goes on
     ├── Unauthenticated    the caller shows no token that is known
@@ -52,6 +53,10 @@ class CredentialsRefused(StartupError):
 
 class PortTaken(StartupError):
     """A port cannot be listened on."""
+
+
+class WorkerLost(StartupError):
+    """A worker ended before it took calls, and did not say why."""
 
 
 class TracingMissing(StartupError):

@@ -54,7 +54,7 @@ class Models:
         """
         self._table: Mapping[str, Versions] = {}
         self._defaults: Mapping[str, tuple[Model, Model | None]] = {}
-        self._default_name = default_model
+        self.default_name = default_model
         self._canary_share = canary_share
 
     def __iter__(self) -> Iterator[Model]:
@@ -72,8 +72,8 @@ class Models:
 
     def settle_default(self) -> None:
         """Have calls that name no model mean the only one there is now, whatever comes later."""
-        if self._default_name is None and len(self._table) == 1:
-            (self._default_name,) = self._table
+        if self.default_name is None and len(self._table) == 1:
+            (self.default_name,) = self._table
 
     def find(self, name: str, version: int = 0, label: str = "") -> Model:
         """The model that a call means.
@@ -87,7 +87,7 @@ class Models:
             UnknownModel: It is not served.
             InvalidRequest: Both version and label are named.
         """
-        chosen = name or self._default_name
+        chosen = name or self.default_name
         if chosen is None:
             raise UnknownModel(f"the request names no model and the server has several: {self._names()}")
         if version or label:

@@ -10,6 +10,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from machine.cores import available_cores
 from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc, model_control_pb2, model_control_pb2_grpc
@@ -17,17 +18,18 @@ from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.access_log import open_access_log
 from serving.admission import Admission
 from serving.control import ModelControl, ModelControlServicer
-from serving.errors import PortTaken
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
 from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
+from serving.ports import address_of, port_taken
 from serving.providers import require_provider
 from serving.readiness import Health
 from serving.rollout import Rollout
 from serving.security.connections import connection_options
 from serving.security.credentials import Credentials
+from serving.security.metrics_port import MetricsServer
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
 from serving.tracing import open_tracing
@@ -50,12 +52,18 @@ log = structlog.get_logger()
 
 
 class Server:
-    """One process that serves. Its four steps are called once each, in this order."""
+    """One process that serves. Its four steps are called once each, in this order.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    A worker, one of several such processes, shares its port with the others and leaves metrics to its supervisor.
+    """
+
+    def __init__(self, settings: ServerSettings, *, is_worker: bool = False) -> None:
         self.settings = settings
         self.grpc_port = 0
         self.metrics_port = 0
+        self._is_worker = is_worker
+        self._metrics = Metrics()
+        self._metrics_server: MetricsServer | None = None
         self._asked_to_stop = threading.Event()
 
     def start(self) -> None:
@@ -65,12 +73,27 @@ class Server:
             StartupError: Something is not as the settings ask; no port is left open.
         """
         started = time.perf_counter()
+        self.load()
+        self.open(self.settings.grpc_port)
+        log.info(
+            "ready",
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            inference_threads=self._threads,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+
+    def load(self) -> None:
+        """Load and prove all models.
+
+        Raises:
+            StartupError: Something is not as the settings ask.
+        """
         settings = self.settings
         if settings.provider != "auto":
             require_provider(settings.provider)
-        threads = settings.threads or available_cores()
-        self._inference_threads = InferenceThreads(threads)
-        self._metrics = Metrics()
+        self._threads = settings.threads or available_cores()
+        self._inference_threads = InferenceThreads(self._threads)
         self._credentials = Credentials(settings, self._metrics)
         self._tracing = open_tracing(settings.trace_endpoint)
         self._admission = Admission(settings.max_concurrent_calls)
@@ -80,16 +103,26 @@ class Server:
         self._health = Health()
         self._interceptor = CallInterceptor(self._metrics, [*self._tracing, *open_access_log(settings)])
         self._grpc = self._build_grpc()
-        self._open_ports()
+
+    def open(self, grpc_port: int) -> None:
+        """Open both ports, and report SERVING.
+
+        Raises:
+            PortTaken: One of them cannot be listened on; neither is left open.
+        """
+        self._open_ports(grpc_port)
         self._report_serving()
         self._watcher.start()
-        log.info(
-            "ready",
-            grpc_port=self.grpc_port,
-            metrics_port=self.metrics_port,
-            inference_threads=threads,
-            seconds=round(time.perf_counter() - started, 3),
-        )
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What is counted."""
+        return self._metrics.registry
+
+    @property
+    def default_model(self) -> str | None:
+        """What a call means that names no model, once all are loaded."""
+        return self._rollout.models.default_name
 
     def serve(self) -> None:
         """Wait until `request_stop` is called, from a signal handler or another thread."""
@@ -118,8 +151,7 @@ class Server:
         self._watcher.join()
         self._rollout.close()
         self._inference_threads.close()
-        self._metrics_server.shutdown()
-        self._metrics_server.server_close()
+        self._close_metrics()
         self._credentials.close()
         for tracing in self._tracing:
             tracing.close()
@@ -131,7 +163,8 @@ class Server:
             ThreadPoolExecutor(settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
-                ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share its calls
+                # A second server on the same port must fail, not share its calls; workers are one server.
+                ("grpc.so_reuseport", int(self._is_worker)),
                 ("grpc.max_receive_message_length", settings.max_call_bytes),
                 ("grpc.max_send_message_length", -1),
                 *connection_options(settings),
@@ -152,24 +185,22 @@ class Server:
             reflection.enable_server_reflection(services, server)
         return server
 
-    def _open_ports(self) -> None:
-        host, port = self.settings.host, self.settings.metrics_port
+    def _open_ports(self, grpc_port: int) -> None:
+        host = self.settings.host
+        if not self._is_worker:
+            port = self.settings.metrics_port
+            self._metrics_server = self._credentials.open_metrics(host, port, self.registry)
+            self.metrics_port = self._metrics_server.server_port
         try:
-            self._metrics_server = self._credentials.open_metrics(host, port)
-        except OSError as error:
-            raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
-        self.metrics_port = self._metrics_server.server_port
-        address = f"{f'[{host}]' if ':' in host else host}:{self.settings.grpc_port}"
-        try:
-            self.grpc_port = self._credentials.add_port(self._grpc, address)
+            self.grpc_port = self._credentials.add_port(self._grpc, address_of(host, grpc_port))
         except RuntimeError as error:
-            self._metrics_server.shutdown()
-            self._metrics_server.server_close()
-            raise PortTaken(
-                f"gRPC address {address} cannot be listened on; is another server running, or the host not of "
-                f"this machine?"
-            ) from error
+            self._close_metrics()
+            raise port_taken(host, grpc_port) from error
         self._grpc.start()
+
+    def _close_metrics(self) -> None:
+        if self._metrics_server is not None:
+            self._metrics_server.close()
 
     def _report_serving(self) -> None:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,10 @@ class ServerSettings(SecuritySettings):
     """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
     installed and takes the fastest that passes the bundle's self-check, so none that rounds to bfloat16."""
     threads: int | None = Field(None, ge=1, le=1024)
-    """Inference threads; by default as many as the CPU quota and affinity allow."""
+    """Inference threads of all workers together; by default as many as the CPU quota and affinity allow."""
+    workers: int | None = Field(None, ge=1, le=256)
+    """Processes that serve, all on the same port, on Linux; by default one for every 4 inference threads, at least
+    one, and just one with model_control. The limits below hold for each."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
     max_call_bytes: int = Field(32 * 2**20, ge=2**10, le=2**31 - 1)
@@ -112,6 +116,17 @@ class ServerSettings(SecuritySettings):
                 f"max_call_images {self.max_call_images} exceeds max_queue_images {self.max_queue_images}: "
                 "the largest calls could never be queued"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_do_what_is_asked(self) -> Self:
+        workers = self.workers or 1
+        if workers > 1 and sys.platform != "linux":
+            raise ValueError(f"workers {workers} need Linux, which spreads connections over them")
+        if workers > 1 and self.model_control:
+            raise ValueError(f"model_control needs workers 1, not {workers}: a call would reach one of them alone")
+        if self.threads is not None and workers > self.threads:
+            raise ValueError(f"workers {workers} exceeds threads {self.threads}: each needs one at least")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.client import CallError, Client
 from serving.server import Server
 from serving.settings import ServerSettings
+from serving.supervisor import Supervisor
 from tests.bundles import write_bundle
 
 DOCUMENT = (Path(__file__).parents[1] / "docs/operations.md").read_text()
@@ -22,7 +23,10 @@ EXPECTED = {"images": 10, "class_shares": [0.5, 0.3, 0.2], "entropy": 0.1, "agre
 OF_A_HISTOGRAM = {"le"}
 
 
-def exported(server: Server) -> dict[str, set[str]]:
+OF_WORKERS = {"consort_workers", "consort_lost_workers_total"}
+
+
+def exported(server: Server | Supervisor) -> dict[str, set[str]]:
     """The labels of every metric, by its name."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=10) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
@@ -47,13 +51,24 @@ def test_the_table_of_metrics_is_complete_and_true(tmp_path: Path, start_server:
             client.classify(many[:1], model="x")
     found = exported(server)
     documented: dict[str, str] = dict(ROW.findall(DOCUMENT))
-    assert found.keys() == documented.keys()
-    for name, labels in documented.items():
-        said = {label.strip() for label in labels.split(",")} - {""}
+    assert found.keys() == documented.keys() - OF_WORKERS
+    for name in found:
+        said = {label.strip() for label in documented[name].split(",")} - {""}
         assert found[name] in (said, set()), name  # nobody has left, so that nothing tells how
 
 
-@pytest.mark.parametrize("flag", ["access-log-share", "access-log-error-share", "trace-endpoint"])
+def test_workers_export_all_of_it_and_two_metrics_more(models: Path) -> None:
+    settings = ServerSettings(models=models, host="127.0.0.1", grpc_port=0, metrics_port=0, workers=2, threads=2)
+    server = Supervisor(settings, 2)
+    server.start()
+    found = exported(server)
+    server.drain()
+    server.stop()
+    assert found.keys() == dict(ROW.findall(DOCUMENT)).keys()
+    assert not found["consort_workers"] | found["consort_lost_workers_total"]
+
+
+@pytest.mark.parametrize("flag", ["workers", "access-log-share", "access-log-error-share", "trace-endpoint"])
 def test_flags_that_it_names_exist(flag: str) -> None:
     assert f"--{flag} " in DOCUMENT
     assert flag.replace("-", "_") in ServerSettings.model_fields

@@ -6,7 +6,9 @@ from functools import partial
 
 import grpc
 import structlog
+from prometheus_client import CollectorRegistry
 
+from serving.errors import PortTaken
 from serving.metrics import Metrics
 from serving.security.certificates import Certificate, CertificateFiles, grpc_credentials, load_certificate
 from serving.security.interceptor import TokenInterceptor
@@ -51,11 +53,11 @@ class Credentials:
         asks = self._settings.tls_client_ca is not None
         return server.add_secure_port(address, grpc_credentials(self._current_certificate, asks))
 
-    def open_metrics(self, host: str, port: int) -> MetricsServer:
+    def open_metrics(self, host: str, port: int, registry: CollectorRegistry) -> MetricsServer:
         """Open the metrics port under the same certificate and tokens.
 
         Raises:
-            OSError: It cannot be listened on.
+            PortTaken: It cannot be listened on.
         """
         tokens, certificate = self._tokens, self._certificate
         gate = Gate(
@@ -63,7 +65,10 @@ class Credentials:
             tokens=(lambda: tokens.current) if tokens else None,
             refused=self._metrics.refused_callers,
         )
-        return MetricsServer.open(host, port, self._metrics.registry, gate)
+        try:
+            return MetricsServer.open(host, port, registry, gate)
+        except OSError as error:
+            raise PortTaken(f"metrics port {host}:{port} cannot be opened: {error.strerror}") from error
 
     def close(self) -> None:
         """Stop looking at the files."""

@@ -65,7 +65,7 @@ class MetricsServer(ThreadingWSGIServer):
 
     @classmethod
     def open(cls, host: str, port: int, registry: CollectorRegistry, gate: Gate) -> MetricsServer:
-        """Listen, and answer until `shutdown` is called.
+        """Listen, and answer until `close` is called.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -76,6 +76,11 @@ class MetricsServer(ThreadingWSGIServer):
         server.set_app(gate.guard(make_wsgi_app(registry)))
         threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
         return server
+
+    def close(self) -> None:
+        """Answer no more, and release the port."""
+        self.shutdown()
+        self.server_close()
 
     def get_request(self) -> tuple[Any, Any]:
         """Take a connection; its handshake comes with the first byte that is read."""

@@ -27,6 +27,7 @@ from tests.serving.test_server import raw, target, wait_for
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CALLERS = 8
+NUMBERS_OF_WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
 def status(channel: grpc.Channel, service: str) -> int:
@@ -106,13 +107,15 @@ class Callers:
                 self._not_serving.set()
 
 
-def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path) -> None:
+@NUMBERS_OF_WORKERS
+def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path, workers: str) -> None:
     """The access log names those that were accepted: all were answered.
 
     Of the others gRPC says UNAVAILABLE, or CANCELLED where they came at the very moment.
     """
     everything = ("--access-log-share", "1", "--access-log-error-share", "1")
-    with serving("--models", str(models), *everything, "--grace-seconds", "20") as (process, event):
+    several = ("--workers", workers, "--threads", "2")
+    with serving("--models", str(models), *everything, *several, "--grace-seconds", "20") as (process, event):
         callers = Callers(event["grpc_port"], heed_health=False)
         wait_for(lambda: len(callers.codes) > 5 * CALLERS)
         process.send_signal(signal.SIGTERM)
@@ -130,8 +133,10 @@ def test_sigterm_under_load_fails_no_call_that_was_accepted(models: Path) -> Non
     assert others <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
-def test_with_a_delay_callers_who_heed_the_health_see_no_failure_at_all(models: Path) -> None:
-    with serving("--models", str(models), "--drain-delay-seconds", "5") as (process, event):
+@NUMBERS_OF_WORKERS
+def test_with_a_delay_callers_who_heed_the_health_see_no_failure_at_all(models: Path, workers: str) -> None:
+    several = ("--workers", workers, "--threads", "2")
+    with serving("--models", str(models), *several, "--drain-delay-seconds", "5") as (process, event):
         callers = Callers(event["grpc_port"], heed_health=True)
         wait_for(lambda: len(callers.codes) > 5 * CALLERS)
         process.send_signal(signal.SIGTERM)
