@@ -54,7 +54,7 @@ class Index(Part):
 
 
 class Units(Part):
-    """By unit: the labels of its strongest images, its answers to them, and its answer to the input made for it."""
+    """By unit: labels of its strongest images, its answers to them, and its answer to the input made for it."""
 
     labels: list[list[int]]
     values: list[Numbers]
@@ -99,7 +99,7 @@ class Inspection:
         Args:
             network: The member.
             layer: One of its own.
-            channel: The unit's number in that layer, from 0.
+            channel: The unit's number in that layer, from 0: a map, or one of its numbers.
 
         Raises:
             NotInspected: There is nothing about it; the message says what makes it.
@@ -108,7 +108,7 @@ class Inspection:
         number = self._member_number(index, network)
         member = index.members[number - 1]
         found = next((one for one in member.layers if one.title == layer.source), None)
-        if found is None or not 0 <= channel < found.units:
+        if found is None or found.units != layer.shape[0]:
             raise NotInspected(f"The run's inspection has no units of {layer.source or 'the input'}.")
         place = folder / f"member-{number}" / found.file
         units = _read(place.with_suffix(".json"), Units)

@@ -82,7 +82,7 @@ class Questions:
         return await run_in_threadpool(self._activations, request, body)
 
     async def gradients(self, request: Request) -> Response:
-        """How a value changes with the input: `name`, `version`, `member`, `layer`, `unit`; the body is its pixels."""
+        """How a value of a layer changes with the input: as `activations`, and `unit`, its place in the layer."""
         body = await read_body(request, self._settings.max_upload_bytes)
         return await run_in_threadpool(self._gradients, request, body)
 

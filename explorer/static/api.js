@@ -63,12 +63,34 @@ export const listLayers = (model, member) => ask("layers", { ...model, member })
 export const activations = (model, member, layer, pixels) =>
   ask("activations", { ...model, member, layer }, new Blob([pixels]));
 
+/**
+ * How one value of a layer changes with the input, plain and guided.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} unit which value, from 0 through the layer's shape
+ * @param {Uint8Array} pixels
+ */
+export const gradients = (place, unit, pixels) => ask("gradients", { ...place, unit }, new Blob([pixels]));
+
+/**
+ * What excites a unit most: `found`, or null and `why`.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} channel
+ */
+export const excited = (place, channel) => ask("excited", { ...place, channel });
+
+/** Address of the pictures of what excites a unit most. */
+export const picturesOf = (place, channel) => addressOf("pictures", { ...place, channel });
+
 /** The server's own figures, counted since it started. */
 export const getMetrics = () => ask("metrics");
 
-async function ask(path, parameters = {}, body = undefined) {
+function addressOf(path, parameters) {
   const query = new URLSearchParams(Object.entries(parameters).map(([key, value]) => [key, String(value)]));
-  const reply = await send(`/api/${path}?${query}`, body);
+  return `/api/${path}?${query}`;
+}
+
+async function ask(path, parameters = {}, body = undefined) {
+  const reply = await send(addressOf(path, parameters), body);
   const content = await reply.json().catch(() => ({}));
   if (!reply.ok)
     throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);
