@@ -76,6 +76,21 @@ class Network:
         values, probabilities = self._session.run([layer.tensor, OUTPUT_NAME], {INPUT_NAME: pixels[np.newaxis]})
         return values[0], probabilities[0]
 
+    def values(self, pixels: Pixels, layer: Layer, unit: int) -> Floats:
+        """One value of a layer for many images.
+
+        Args:
+            pixels: uint8 (images, channels, height, width).
+            layer: One of `layers`.
+            unit: Which value, counted from 0 through the layer's shape in C order.
+
+        Returns:
+            float32 (images,).
+        """
+        (values,) = self._session.run([layer.tensor], {INPUT_NAME: pixels})
+        found: Floats = values.reshape(len(pixels), -1)[:, unit]
+        return found
+
     def gradients(self, pixels: Pixels, layer: int, unit: int) -> Gradients:
         """How one value of a layer changes with the normalized input.
 

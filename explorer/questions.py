@@ -86,6 +86,11 @@ class Questions:
         body = await read_body(request, self._settings.max_upload_bytes)
         return await run_in_threadpool(self._gradients, request, body)
 
+    async def values(self, request: Request) -> Response:
+        """One value of a layer for many inputs: as `gradients`; the body is the pixels of all of them."""
+        body = await read_body(request, self._settings.max_upload_bytes)
+        return await run_in_threadpool(self._values, request, body)
+
     async def excited(self, request: Request) -> Response:
         """What excites a unit most: `name`, `version`, `member`, `layer`, `channel`."""
         return await run_in_threadpool(self._excited, request)
@@ -177,10 +182,15 @@ class Questions:
 
     def _gradients(self, request: Request, body: bytes) -> JSONResponse:
         network = self._network(request)
-        index = _number(request, "layer", most=len(network.layers) - 1)
-        unit = _number(request, "unit", most=int(np.prod(network.layers[index].shape)) - 1)
+        index, unit = _unit_of(request, network)
         found = network.gradients(_pixels(body, network.shape, most=1)[0], index, unit)
         return JSONResponse({"plain": replies.array(found.plain), "guided": replies.array(found.guided)})
+
+    def _values(self, request: Request, body: bytes) -> JSONResponse:
+        network = self._network(request)
+        index, unit = _unit_of(request, network)
+        pixels = _pixels(body, network.shape, self._settings.max_call_images)
+        return JSONResponse({"values": network.values(pixels, network.layers[index], unit).tolist()})
 
     def _excited(self, request: Request) -> JSONResponse:
         try:
@@ -204,6 +214,12 @@ class Questions:
 
 def _model_of(request: Request) -> tuple[str, int]:
     return request.query_params.get("name", ""), _number(request, "version", most=2**31 - 1)
+
+
+def _unit_of(request: Request, network: Network) -> tuple[int, int]:
+    """Number of a layer, and of one of its values."""
+    index = _number(request, "layer", most=len(network.layers) - 1)
+    return index, _number(request, "unit", most=int(np.prod(network.layers[index].shape)) - 1)
 
 
 def _number(request: Request, name: str, most: int) -> int:

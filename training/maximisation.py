@@ -45,11 +45,12 @@ def maximise(network: Network, layer: UnitLayer, shape: Shape) -> tuple[Tensor, 
         uint8 (units, channels, height, width) and each unit's answer to its own, float32 (units,).
     """
     network.requires_grad_(False)
-    batches = [_climb(network, layer, units, shape) for units in torch.arange(layer.units).split(BATCH_UNITS)]
+    groups = torch.split(torch.arange(layer.units), BATCH_UNITS)
+    batches = [_climb(network, layer, units, shape) for units in groups]
     pictures = torch.cat(batches)
     answers = [
         answers_of(_answer(network, layer, batch.float()))[:, units].diagonal()
-        for batch, units in zip(batches, torch.arange(layer.units).split(BATCH_UNITS), strict=True)
+        for batch, units in zip(batches, groups, strict=True)
     ]
     return pictures, torch.cat(answers)
 

@@ -92,7 +92,7 @@ def find_strongest(
     body = body_of(network)[: layers[-1].at + 1]
     wanted = {layer.at: strongest for layer, strongest in zip(layers, found, strict=True)}
     with torch.inference_mode():
-        for number, batch in enumerate(pixels.split(BATCH_IMAGES)):
+        for number, batch in enumerate(torch.split(pixels, BATCH_IMAGES)):
             values = network.normalize(batch.float())
             for at, layer in enumerate(body):
                 values = layer(values)

@@ -41,14 +41,8 @@ export const classify = (model, file, options) =>
  * @param {number} most inputs in one call
  * @returns {Promise<Verdict[]>} in the same order
  */
-export async function classifyMany(model, inputs, most) {
-  const verdicts = [];
-  for (let first = 0; first < inputs.length; first += most) {
-    const some = new Blob(inputs.slice(first, first + most));
-    verdicts.push(...(await ask("batch", model, some)).verdicts);
-  }
-  return verdicts;
-}
+export const classifyMany = (model, inputs, most) =>
+  askInParts(inputs, most, async (some) => (await ask("batch", model, some)).verdicts);
 
 /** The layers of a member, and its first filters. @param {ModelKey} model @param {number} member from 1 */
 export const listLayers = (model, member) => ask("layers", { ...model, member });
@@ -72,6 +66,17 @@ export const activations = (model, member, layer, pixels) =>
 export const gradients = (place, unit, pixels) => ask("gradients", { ...place, unit }, new Blob([pixels]));
 
 /**
+ * One value of a layer for many inputs, by requests of no more than so many.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} unit which value, from 0 through the layer's shape
+ * @param {Uint8Array[]} inputs pixels of one input each
+ * @param {number} most inputs in one request
+ * @returns {Promise<number[]>} in the same order
+ */
+export const valuesOf = (place, unit, inputs, most) =>
+  askInParts(inputs, most, async (some) => (await ask("values", { ...place, unit }, some)).values);
+
+/**
  * What excites a unit most: `found`, or null and `why`.
  * @param {{name: string, version: number, member: number, layer: number}} place
  * @param {number} channel
@@ -83,6 +88,13 @@ export const picturesOf = (place, channel) => addressOf("pictures", { ...place, 
 
 /** The server's own figures, counted since it started. */
 export const getMetrics = () => ask("metrics");
+
+async function askInParts(inputs, most, askSome) {
+  const answers = [];
+  for (let first = 0; first < inputs.length; first += most)
+    answers.push(...(await askSome(new Blob(inputs.slice(first, first + most)))));
+  return answers;
+}
 
 function addressOf(path, parameters) {
   const query = new URLSearchParams(Object.entries(parameters).map(([key, value]) => [key, String(value)]));

@@ -3,6 +3,7 @@ import { byId } from "./dom.js";
 import { paintMap, strongestOf } from "./pixels.js";
 import { showExcited } from "./unit_excited.js";
 import { showGradients } from "./unit_gradients.js";
+import { offerHiding, startHiding } from "./unit_hiding.js";
 
 const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 
@@ -27,6 +28,7 @@ export function startUnit() {
     if (event.target === dialog) dialog.close();
   });
   byId("enlarged-map").addEventListener("click", choose);
+  startHiding();
 }
 
 /** Another layer, or new values of the same, are shown from now on. */
@@ -96,7 +98,9 @@ function show() {
   byId("enlarged-words").textContent = wordsOf(values);
   byId("enlarged-value").textContent = valueInWords(values[at], width);
   markAt(height, width);
-  showGradients(shown, map * values.length + at);
+  const unit = map * values.length + at;
+  showGradients(shown, unit);
+  offerHiding(shown, unit);
   showExcited(shown, hasMaps() ? map : at);
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -53,7 +53,7 @@ def autograd(layers: Sequence[nn.Module], normalized: Tensor, unit: int) -> Grad
 
 def _guided_relu(values: Tensor) -> Tensor:
     passed: Tensor = values.relu()
-    passed.register_hook(lambda gradient: gradient.clamp_min(0))
+    passed.register_hook(lambda gradient: gradient.clamp_min(0))  # type: ignore[no-untyped-call]  # likewise
     return passed
 
 
@@ -115,7 +115,7 @@ def test_units_are_those_that_were_trained(tmp_path: Path, architecture: str, sh
 
 def unusual_graph(file: Path, weights: dict[str, Tensor]) -> None:
     """What ours do not have: strides with rows left over, groups, overlapping pools, ways that part and meet."""
-    spread = {"kernel_shape": [3, 3], "dilations": [2, 1], "pads": [2, 1, 2, 1]}
+    spread: dict[str, Any] = {"kernel_shape": [3, 3], "dilations": [2, 1], "pads": [2, 1, 2, 1]}
     nodes = [
         helper.make_node("Cast", [INPUT_NAME], ["x"], to=TensorProto.FLOAT),
         helper.make_node("Conv", ["x", "strided"], ["a"], strides=[2, 3], pads=[1, 0, 0, 2], kernel_shape=[3, 3]),

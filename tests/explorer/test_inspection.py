@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -118,7 +119,7 @@ def test_a_damaged_file_is_named(
     assert f"{run / 'inspect' / file} cannot be used" in reply.json()["message"]
 
 
-def test_gradients_come_over_http_for_any_value(inspected_bundle: Path) -> None:
+def test_any_value_has_gradients_and_can_be_had_for_many_inputs(inspected_bundle: Path) -> None:
     """And what is no value of the layer is refused."""
     index = layer_number(inspected_bundle, "convolution 2")
     pixels = np.random.default_rng(2).integers(0, 256, 784, np.uint8).tobytes()
@@ -128,6 +129,9 @@ def test_gradients_come_over_http_for_any_value(inspected_bundle: Path) -> None:
     ):
         reply = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=2047", content=pixels).json()
         assert reply["plain"]["shape"] == reply["guided"]["shape"] == [1, 28, 28]
+        values = http.post(f"/api/values?{DIGITS}&layer={index}&unit=2047", content=2 * pixels).json()["values"]
+        shown = http.post(f"/api/activations?{DIGITS}&layer={index}", content=pixels).json()["values"]["float32"]
+        assert values == pytest.approx([np.frombuffer(base64.b64decode(shown), "<f4")[2047]] * 2, abs=1e-4)
         refused = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=2048", content=pixels)
         assert (refused.status_code, "from 0 to 2047" in refused.json()["message"]) == (400, True)
         refused = http.post(f"/api/gradients?{DIGITS}&layer=0&unit=0", content=pixels)

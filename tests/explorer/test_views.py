@@ -72,8 +72,13 @@ def test_a_value_is_followed_back_to_the_pixels_by_keyboard_alone(page: Page) ->
     expect(page.locator("#gradient-guided-scale")).to_have_text(re.compile(r"^−\d.*\d$"))
     expect(page.locator("#enlarged-after")).to_be_focused()
     assert painted(page, "#gradient-plain") > 20
-    value = page.locator("#enlarged-value").inner_text()
     page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#hiding-run")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#hiding-words")).to_contain_text(re.compile(r"costs most: .* falls to|does not fall"))
+    assert painted(page, "#hiding-map") > 20
+    value = page.locator("#enlarged-value").inner_text()
     page.keyboard.press("Shift+Tab")
     expect(page.locator("#enlarged-map")).to_be_focused()
     with page.expect_response(re.compile("/api/gradients")):
