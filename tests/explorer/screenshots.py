@@ -70,10 +70,11 @@ def open_pages(browser: Browser, address: str) -> Iterator[tuple[Page, str]]:
             expect(page.locator("#model option")).not_to_have_count(0)
             draw_digit(page, 3)
             expect(page.locator("#answer")).to_have_text("3")
-            page.wait_for_load_state("networkidle")  # the last stroke is answered
-            for _ in range(2):  # asked once more, now that all is loaded, so that the time shown is the usual one
-                page.locator("#early").click()
-                page.wait_for_load_state("networkidle")
+            # asked twice more, now that all is loaded: the last stroke is answered, and in the usual time
+            page.locator("#early").check()
+            expect(page.locator("#early-words")).not_to_have_text("")
+            page.locator("#early").uncheck()
+            expect(page.locator("#early-words")).to_have_text("")
             yield page, f"{scheme}-{size}"
             context.close()
 
