@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults explore screenshots
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults explore inspect screenshots
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +52,11 @@ run: $(SERVE) ## Serve the shipped model, classify the example images, go on ser
 explore: $(EXPLORE) ## Show what the networks see, on http://localhost:8080; a server must run
 	$(BIN)/python -m explorer
 
-screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md
-	$(BIN)/python -m tests.explorer.screenshots
+inspect: $(DEVELOP) ## Find what excites each unit of the members in RUN, for the explorer
+	$(BIN)/python -m training.inspect $(RUN)
+
+screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md; RUN must have been looked into
+	$(BIN)/python -m tests.explorer.screenshots $(RUN)
 
 test: $(DEVELOP) $(TRITON) ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

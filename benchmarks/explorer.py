@@ -2,7 +2,8 @@
 
 In the system's Chromium, with a server of its own: the bytes that opening the page loads, uncompressed; the time
 from the choice of an example, made as soon as the page has loaded, to its answer; and, while a digit is drawn, the
-time from each movement of the pointer to bars that show it, with the requests in between.
+time from each movement of the pointer to bars that show it, with the requests in between; and, for one map after
+the other of a member's last convolution, the time from its choice to its gradients.
 """
 
 from __future__ import annotations
@@ -47,6 +48,16 @@ FIRST = """() => new Promise((done) => {
 })"""
 
 
+GRADIENTS = """() => new Promise((done) => {
+  const began = performance.now();
+  new MutationObserver((_, observer) => {
+    observer.disconnect();
+    done(performance.now() - began);
+  }).observe(document.querySelector('#gradient-guided-scale'), { childList: true });
+  document.querySelector('#enlarged-after').click();
+})"""
+
+
 class PageSettings(BaseSettings):
     """Measure the explorer's page in Chromium."""
 
@@ -58,6 +69,8 @@ class PageSettings(BaseSettings):
     """Movements of the pointer to time."""
     loads: int = Field(5, ge=1)
     """Times to open the page."""
+    units: int = Field(30, ge=1)
+    """Units to look closer at."""
 
 
 def main() -> None:
@@ -71,10 +84,12 @@ def main() -> None:
         page = browser.new_page()
         page.goto(address)
         strokes = _draw(page, settings.strokes)
+        gradients = _look_closer(page, settings.units)
         browser.close()
     print(f"page weight: {max(weights) / 1000:.0f} kB, uncompressed, with its examples")
     print(f"first answer after load: {spread(firsts)}")
     print(f"stroke to updated bars: {spread(strokes)}")
+    print(f"choice of a unit to its gradients: {spread(gradients)}")
 
 
 def spread(milliseconds: Sequence[float]) -> str:
@@ -134,6 +149,16 @@ def _draw(page: Page, strokes: int) -> list[float]:
     page.mouse.up()
     timed: list[float] = page.evaluate("window.timed")
     return timed[:strokes]
+
+
+def _look_closer(page: Page, units: int) -> list[float]:
+    """Milliseconds from the choice of a unit to its gradients; the first, which makes the way back, apart."""
+    page.locator("#tab-layers").click()
+    page.locator("#layer-list span", has_text="convolution").last.click()
+    page.wait_for_load_state("networkidle")
+    page.get_by_role("button", name="Enlarge map 1", exact=True).click()
+    page.wait_for_load_state("networkidle")
+    return [float(page.evaluate(GRADIENTS)) for _ in range(units)]
 
 
 if __name__ == "__main__":

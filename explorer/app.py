@@ -71,7 +71,8 @@ def _routes(questions: Questions, settings: ExplorerSettings) -> list[BaseRoute]
         return answer
 
     asked = [questions.page, questions.models, questions.model, questions.layers, questions.metrics]
-    sent = [questions.classify, questions.batch, questions.activations]
+    asked += [questions.excited, questions.pictures]
+    sent = [questions.classify, questions.batch, questions.activations, questions.gradients, questions.values]
     routes: list[BaseRoute] = [
         *(Route(f"/api/{one.__name__}", limited(one), methods=["GET"]) for one in asked),
         *(Route(f"/api/{one.__name__}", limited(one), methods=["POST"]) for one in sent),

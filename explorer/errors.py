@@ -10,6 +10,8 @@ ExplorerError
     ├── PictureRefused    the picture cannot be used
     ├── RequestTooLarge   the request's body has more bytes than the settings allow
     ├── TooManyRequests   this client asks more often than the settings allow
+    ├── NoGradient        no way is known from a layer back to the input
+    ├── NotInspected      nothing is on disk of what excites a unit
     ├── BundleUnusable    the bundle that the server answers with is not beside the explorer, or differs
     └── MetricsUnreadable the server's metrics cannot be had
 
@@ -55,6 +57,14 @@ class RequestTooLarge(RequestError):
 
 class TooManyRequests(RequestError):
     """This client asks more often than the settings allow."""
+
+
+class NoGradient(RequestError):
+    """No way is known from a layer back to the input."""
+
+
+class NotInspected(RequestError):
+    """Nothing is on disk of what excites a unit."""
 
 
 class BundleUnusable(RequestError):

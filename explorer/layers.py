@@ -33,6 +33,10 @@ KINDS = {
     "Softmax": "softmax",
 }
 """By ONNX operator: what the page calls it. Other operators only pass values on, and are not shown."""
+Shapes = dict[str, tuple[int, ...]]
+WEIGHTED = ("convolution", "dense")
+"""Kinds whose units are what was learned; those of the layers after them are the same ones, shaped."""
+RESHAPING = ("Reshape", "Flatten")
 SLIDING = ("Conv", "MaxPool", "AveragePool")
 SEES_ALL = ("Gemm", "MatMul", "GlobalAveragePool")
 
@@ -65,6 +69,7 @@ class Layer:
         field: What one value of it sees.
         kernel: Rows and columns of what slides, or empty.
         padding: Whether it adds a border.
+        source: Title of the convolution or dense layer whose units these are, itself or an earlier one, or "".
     """
 
     title: str
@@ -75,26 +80,31 @@ class Layer:
     field: Field
     kernel: tuple[int, ...]
     padding: bool
+    source: str
 
 
 def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
-    """All layers worth looking at, from the normalized input to the softmax."""
-    shapes = _shapes(model)
+    """All layers worth looking at, from the normalized input to the softmax.
+
+    What comes before the first convolution or dense layer normalizes, whatever its operators are.
+    """
+    shapes = tensor_shapes(model)
     fields = {INPUT_NAME: Field()}
-    layers, count = list[Layer](), Counter[str]()
+    layers, count, source = list[Layer](), Counter[str](), ""
     for node in model.graph.node:
         field = fields[node.output[0]] = _field_after(node, fields)
         kind = KINDS.get(node.op_type)
-        if kind is None or node.output[0] not in shapes:
+        if kind is None or node.output[0] not in shapes or not (layers or kind in WEIGHTED):
             continue
-        if not layers and len(shapes.get(node.input[0], ())) == 3:
-            before = node.input[0]
-            layers.append(Layer("input, normalized", "input", "", before, shapes[before], Field(), (), False))
+        if not layers:
+            layers.extend(_input_layer(model, node.input[0], shapes))
         count[kind] += 1
-        attributes = _attributes(node)
+        title = f"{kind} {count[kind]}"
+        source = title if kind in WEIGHTED else source
+        attributes = node_attributes(node)
         layers.append(
             Layer(
-                title=f"{kind} {count[kind]}",
+                title=title,
                 kind=kind,
                 operator=node.op_type,
                 tensor=node.output[0],
@@ -102,9 +112,19 @@ def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
                 field=field,
                 kernel=tuple(attributes.get("kernel_shape", ())),
                 padding=any(attributes.get("pads", ())),
+                source=source,
             )
         )
     return tuple(layers)
+
+
+def _input_layer(model: onnx.ModelProto, tensor: str, shapes: Shapes) -> Iterator[Layer]:
+    """What the first layer gets, as a picture: before it was made flat, if it was."""
+    makers = {output: node for node in model.graph.node for output in node.output}
+    while tensor in makers and makers[tensor].op_type in RESHAPING:
+        tensor = makers[tensor].input[0]
+    if len(shapes.get(tensor, ())) == 3:
+        yield Layer("input, normalized", "input", "", tensor, shapes[tensor], Field(), (), False, "")
 
 
 def _field_after(node: onnx.NodeProto, fields: dict[str, Field]) -> Field:
@@ -115,7 +135,7 @@ def _field_after(node: onnx.NodeProto, fields: dict[str, Field]) -> Field:
         return Field(None, None, widest.jump)
     if node.op_type not in SLIDING:
         return widest
-    attributes = _attributes(node)
+    attributes = node_attributes(node)
     kernel = attributes["kernel_shape"]
     strides = attributes.get("strides") or [1, 1]
     dilations = attributes.get("dilations") or [1, 1]
@@ -127,20 +147,24 @@ def _field_after(node: onnx.NodeProto, fields: dict[str, Field]) -> Field:
     )
 
 
-def first_filters(model: onnx.ModelProto) -> onnx.TensorProto | None:
-    """Weights of the first convolution, (filters, channels, rows, columns), where the graph has them."""
+def first_weights(model: onnx.ModelProto) -> onnx.TensorProto | None:
+    """Weights of the first convolution or dense layer, where the graph has them as plain numbers.
+
+    They tell members apart: export leaves them as they were learned, whatever it does to the layers after.
+    """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Conv":
+        if KINDS.get(node.op_type) in WEIGHTED:
             return weights.get(node.input[1])
     return None
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """By name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(model: onnx.ModelProto) -> Shapes:
     """By tensor: its dimensions after the batch, where all are known."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     found = {}

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from explorer import replies
-from explorer.errors import InvalidRequest
+from explorer.errors import InvalidRequest, NotInspected
+from explorer.inspection import Excited, Inspection, pictures_of
 from explorer.limits import read_body
 from explorer.metrics import fetch_metrics, summarize_metrics
 from explorer.network import Bundles, Network
@@ -33,6 +34,7 @@ class Questions:
         self._settings = settings
         self._client = Client(settings.target, settings.timeout_seconds)
         self._bundles = Bundles(settings.models)
+        self._inspection = Inspection(settings.run)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -78,6 +80,24 @@ class Questions:
         """What a layer gives for an input: `name`, `version`, `member`, `layer`; the body is its pixels."""
         body = await read_body(request, self._settings.max_upload_bytes)
         return await run_in_threadpool(self._activations, request, body)
+
+    async def gradients(self, request: Request) -> Response:
+        """How a value of a layer changes with the input: as `activations`, and `unit`, its place in the layer."""
+        body = await read_body(request, self._settings.max_upload_bytes)
+        return await run_in_threadpool(self._gradients, request, body)
+
+    async def values(self, request: Request) -> Response:
+        """One value of a layer for many inputs: as `gradients`; the body is the pixels of all of them."""
+        body = await read_body(request, self._settings.max_upload_bytes)
+        return await run_in_threadpool(self._values, request, body)
+
+    async def excited(self, request: Request) -> Response:
+        """What excites a unit most: `name`, `version`, `member`, `layer`, `channel`."""
+        return await run_in_threadpool(self._excited, request)
+
+    async def pictures(self, request: Request) -> Response:
+        """The pictures of what excites a unit most, side by side: as `excited`."""
+        return await run_in_threadpool(self._pictures, request)
 
     async def metrics(self, _: Request) -> Response:
         """The server's own figures."""
@@ -160,6 +180,33 @@ class Questions:
         values, probabilities = network.activations(pixels[0], network.layers[index])
         return JSONResponse({"values": replies.array(values), "probabilities": probabilities.tolist()})
 
+    def _gradients(self, request: Request, body: bytes) -> JSONResponse:
+        network = self._network(request)
+        index, unit = _unit_of(request, network)
+        found = network.gradients(_pixels(body, network.shape, most=1)[0], index, unit)
+        return JSONResponse({"plain": replies.array(found.plain), "guided": replies.array(found.guided)})
+
+    def _values(self, request: Request, body: bytes) -> JSONResponse:
+        network = self._network(request)
+        index, unit = _unit_of(request, network)
+        pixels = _pixels(body, network.shape, self._settings.max_call_images)
+        return JSONResponse({"values": network.values(pixels, network.layers[index], unit).tolist()})
+
+    def _excited(self, request: Request) -> JSONResponse:
+        try:
+            return JSONResponse({"found": replies.excited(self._find_excited(request))})
+        except NotInspected as error:  # an answer like another to the page, which shows it in the pictures' place
+            return JSONResponse({"found": None, "why": str(error)})
+
+    def _pictures(self, request: Request) -> Response:
+        return Response(pictures_of(self._find_excited(request)), media_type="image/png")
+
+    def _find_excited(self, request: Request) -> Excited:
+        network = self._network(request)
+        layer = network.layers[_number(request, "layer", most=len(network.layers) - 1)]
+        channel = _number(request, "channel", most=layer.shape[0] - 1)
+        return self._inspection.find(network, layer, channel)
+
     def _network(self, request: Request) -> Network:
         name, version = _model_of(request)
         return self._bundles.network(name, version, _number(request, "member", most=10_000))
@@ -167,6 +214,12 @@ class Questions:
 
 def _model_of(request: Request) -> tuple[str, int]:
     return request.query_params.get("name", ""), _number(request, "version", most=2**31 - 1)
+
+
+def _unit_of(request: Request, network: Network) -> tuple[int, int]:
+    """Number of a layer, and of one of its values."""
+    index = _number(request, "layer", most=len(network.layers) - 1)
+    return index, _number(request, "unit", most=int(np.prod(network.layers[index].shape)) - 1)
 
 
 def _number(request: Request, name: str, most: int) -> int:

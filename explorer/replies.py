@@ -15,20 +15,25 @@ from explorer.errors import (
     BundleUnusable,
     InvalidRequest,
     MetricsUnreadable,
+    NoGradient,
+    NotInspected,
     PictureRefused,
     RequestError,
     RequestTooLarge,
     TooManyRequests,
 )
+from explorer.inspection import Excited
 from explorer.layers import Layer
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.client import CallError, Classification, Timing
 
 HTTP_STATUS: dict[type[RequestError], int] = {
     InvalidRequest: 400,
+    NotInspected: 404,
     BundleUnusable: 409,
     RequestTooLarge: 413,
     PictureRefused: 422,
+    NoGradient: 422,
     TooManyRequests: 429,
     MetricsUnreadable: 502,
 }
@@ -121,6 +126,22 @@ def layer(described: Layer) -> dict[str, Any]:
         "field": [described.field.height, described.field.width],
         "kernel": list(described.kernel),
         "padding": described.padding,
+    }
+
+
+def excited(found: Excited) -> dict[str, Any]:
+    """What excites a unit, without the pictures."""
+    return {
+        "title": found.title,
+        "unit": found.unit,
+        "labels": found.labels,
+        "values": found.values,
+        "maximised": found.maximised,
+        "tile": list(found.index.tile),
+        "data": found.index.data,
+        "images": found.index.images,
+        "selection": found.index.selection,
+        "regularisation": found.index.regularisation,
     }
 
 

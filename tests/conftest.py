@@ -15,7 +15,7 @@ from serving.server import Server
 from serving.settings import ServerSettings
 from tests.bundles import write_bundle
 from tests.digits import write_digits
-from training import mnist
+from training import fit, inspect, mnist
 
 StartServer = Callable[..., Server]
 
@@ -67,6 +67,16 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 def drawn_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 640 training and 200 test digits drawn by the project, as MNIST's files."""
     return write_digits(tmp_path_factory.mktemp("drawn"), train=640, test=200)
+
+
+@pytest.fixture(scope="session")
+def inspected_run(tmp_path_factory: pytest.TempPathFactory, drawn_digits: Path) -> Path:
+    """The folder of a run of one briefly trained member, looked into; tests that ask for it leave it as it was."""
+    folder = tmp_path_factory.mktemp("inspected") / "run"
+    brief = ["--recipe", "small", "--members", "1", "--epochs", "2", "--precision", "float32", "--threads", "1"]
+    assert fit.main(["--data", str(drawn_digits), "--run", str(folder), *brief]) == 0
+    assert inspect.main([str(folder), "--most-dense-units", "64"]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

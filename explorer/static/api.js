@@ -41,14 +41,8 @@ export const classify = (model, file, options) =>
  * @param {number} most inputs in one call
  * @returns {Promise<Verdict[]>} in the same order
  */
-export async function classifyMany(model, inputs, most) {
-  const verdicts = [];
-  for (let first = 0; first < inputs.length; first += most) {
-    const some = new Blob(inputs.slice(first, first + most));
-    verdicts.push(...(await ask("batch", model, some)).verdicts);
-  }
-  return verdicts;
-}
+export const classifyMany = (model, inputs, most) =>
+  askInParts(inputs, most, async (some) => (await ask("batch", model, some)).verdicts);
 
 /** The layers of a member, and its first filters. @param {ModelKey} model @param {number} member from 1 */
 export const listLayers = (model, member) => ask("layers", { ...model, member });
@@ -63,12 +57,52 @@ export const listLayers = (model, member) => ask("layers", { ...model, member })
 export const activations = (model, member, layer, pixels) =>
   ask("activations", { ...model, member, layer }, new Blob([pixels]));
 
+/**
+ * How one value of a layer changes with the input, plain and guided.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} unit which value, from 0 through the layer's shape
+ * @param {Uint8Array} pixels
+ */
+export const gradients = (place, unit, pixels) => ask("gradients", { ...place, unit }, new Blob([pixels]));
+
+/**
+ * One value of a layer for many inputs, by requests of no more than so many.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} unit which value, from 0 through the layer's shape
+ * @param {Uint8Array[]} inputs pixels of one input each
+ * @param {number} most inputs in one request
+ * @returns {Promise<number[]>} in the same order
+ */
+export const valuesOf = (place, unit, inputs, most) =>
+  askInParts(inputs, most, async (some) => (await ask("values", { ...place, unit }, some)).values);
+
+/**
+ * What excites a unit most: `found`, or null and `why`.
+ * @param {{name: string, version: number, member: number, layer: number}} place
+ * @param {number} channel
+ */
+export const excited = (place, channel) => ask("excited", { ...place, channel });
+
+/** Address of the pictures of what excites a unit most. */
+export const picturesOf = (place, channel) => addressOf("pictures", { ...place, channel });
+
 /** The server's own figures, counted since it started. */
 export const getMetrics = () => ask("metrics");
 
-async function ask(path, parameters = {}, body = undefined) {
+async function askInParts(inputs, most, askSome) {
+  const answers = [];
+  for (let first = 0; first < inputs.length; first += most)
+    answers.push(...(await askSome(new Blob(inputs.slice(first, first + most)))));
+  return answers;
+}
+
+function addressOf(path, parameters) {
   const query = new URLSearchParams(Object.entries(parameters).map(([key, value]) => [key, String(value)]));
-  const reply = await send(`/api/${path}?${query}`, body);
+  return `/api/${path}?${query}`;
+}
+
+async function ask(path, parameters = {}, body = undefined) {
+  const reply = await send(addressOf(path, parameters), body);
   const content = await reply.json().catch(() => ({}));
   if (!reply.ok)
     throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);

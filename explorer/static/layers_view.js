@@ -119,7 +119,8 @@ async function showLayer() {
   byId("layer-title").textContent = sentence(layer.title);
   byId("layer-words").textContent = meaningOf(layer, layers, session.model.shape);
   byId("layer-facts").textContent = factsOf(layer);
-  showMaps(layer, floatsFromBase64(reply.values.float32), session.model.labels);
+  const place = { ...session.answering, member, layer: at };
+  showMaps(place, layer, floatsFromBase64(reply.values.float32), session.model.labels);
   byId("layer-proof").textContent = proofInWords(reply.probabilities, verdict.members[member - 1]);
 }
 

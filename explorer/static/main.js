@@ -4,18 +4,18 @@ import { refreshConvolution, startConvolutionView } from "./convolution_view.js"
 import { byId, make } from "./dom.js";
 import { startDrawView } from "./draw_view.js";
 import { refreshLayers, startLayersView } from "./layers_view.js";
-import { startEnlarging } from "./maps.js";
 import { startOcclusion } from "./occlusion.js";
 import { refreshRecord, startRecordView } from "./record_view.js";
 import { session } from "./session.js";
 import { refreshSoftmax, startSoftmaxView } from "./softmax_view.js";
 import { startTabs } from "./tabs.js";
 import { refreshUncertainty, startUncertaintyView } from "./uncertainty_view.js";
+import { startUnit } from "./unit.js";
 
 session.page = await getPage();
 startDrawView();
 startLayersView();
-startEnlarging();
+startUnit();
 startOcclusion();
 startConvolutionView();
 startSoftmaxView();

@@ -1,94 +1,61 @@
-/** Feature maps as a grid of pictures; one can be enlarged. */
+/** Feature maps as a grid of pictures, or a layer's few numbers as bars; each leads to a closer look at its unit. */
 import { byId, make } from "./dom.js";
 import { paintMap, paintScale, strongestOf } from "./pixels.js";
+import { openUnit, refreshUnit } from "./unit.js";
 import { showBars } from "./verdict.js";
 
 const BAR_MOST = 20;
-let shown = { title: "", maps: [], height: 0, width: 0, strongest: 1 };
-let enlarged = 0;
 
 /**
  * Show what a layer gave.
+ * @param {{name: string, version: number, member: number, layer: number}} place where the layer is
  * @param {object} layer
  * @param {Float32Array} values of the layer's shape
  * @param {string[]} labels of the classes
  */
-export function showMaps(layer, values, labels) {
-  const place = byId("maps");
-  const strongest = strongestOf(values);
-  byId("layer-scale").hidden = false;
-  if (layer.shape.length === 1 && layer.shape[0] <= BAR_MOST) {
-    byId("layer-scale").hidden = true;
-    showNumbers(place, layer, values, labels);
+export function showMaps(place, layer, values, labels) {
+  const inBars = layer.shape.length === 1 && layer.shape[0] <= BAR_MOST;
+  const cut = layer.shape.length === 3 ? layer.shape : [1, ...squarest(layer.shape[0])];
+  const names = labels.length === values.length ? labels : null;
+  refreshUnit({ place, layer, values, cut, names });
+  byId("layer-scale").hidden = inBars;
+  if (inBars) {
+    showNumbers(byId("maps"), layer, values, names);
   } else {
-    const cut = layer.shape.length === 3 ? layer.shape : [1, ...squarest(layer.shape[0])];
-    shown = { title: layer.title, strongest, ...cutMaps(values, cut) };
-    place.className = cut[0] <= 3 ? "maps few" : "maps";
-    fill(place);
-    showScale(strongest);
+    fill(byId("maps"), values, cut);
+    showScale(strongestOf(values));
   }
 }
 
-/** Set up the dialog in which a map is enlarged. */
-export function startEnlarging() {
-  const dialog = byId("enlarged");
-  byId("enlarged-before").addEventListener("click", () => enlarge(enlarged - 1));
-  byId("enlarged-after").addEventListener("click", () => enlarge(enlarged + 1));
-  byId("enlarged-close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (step) enlarge(enlarged + step);
-  });
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-  });
-}
-
-function cutMaps(values, [count, height, width]) {
+function fill(place, values, [count, height, width]) {
+  place.className = count <= 3 ? "maps few" : "maps";
+  if (place.querySelectorAll("button").length !== count || place.querySelector(".bars")) {
+    place.replaceChildren(...Array.from({ length: count }, (_, index) => makeButton(index)));
+  }
+  const strongest = strongestOf(values);
   const size = height * width;
-  return {
-    height,
-    width,
-    maps: Array.from({ length: count }, (_, index) => values.subarray(index * size, (index + 1) * size)),
-  };
-}
-
-function fill(place) {
-  if (place.querySelectorAll("button").length !== shown.maps.length) {
-    place.replaceChildren(...shown.maps.map((_, index) => makeButton(index)));
-  }
   place
     .querySelectorAll("canvas")
-    .forEach((canvas, index) => paintMap(canvas, shown.maps[index], shown.height, shown.width, shown.strongest));
+    .forEach((canvas, index) =>
+      paintMap(canvas, values.subarray(index * size, (index + 1) * size), height, width, strongest),
+    );
 }
 
 function makeButton(index) {
   const button = make("button", { type: "button", "aria-label": `Enlarge map ${index + 1}` }, make("canvas"));
-  button.addEventListener("click", () => {
-    byId("enlarged").showModal();
-    enlarge(index);
-  });
+  button.addEventListener("click", () => openUnit({ map: index }));
   return button;
 }
 
-function enlarge(index) {
-  const count = shown.maps.length;
-  enlarged = (index + count) % count;
-  const map = shown.maps[enlarged];
-  paintMap(byId("enlarged-map"), map, shown.height, shown.width, strongestOf(map));
-  byId("enlarged-title").textContent =
-    count === 1 ? shown.title : `${shown.title}, map ${enlarged + 1} of ${count}`;
-  const above = map.filter((value) => value > 0).length / map.length;
-  byId("enlarged-words").textContent =
-    `From ${Math.min(...map).toFixed(2)} to ${Math.max(...map).toFixed(2)}; ${(above * 100).toFixed(0)} % above 0. Here the scale is this map’s own.`;
-}
-
-function showNumbers(place, layer, values, labels) {
-  place.className = "maps few";
+function showNumbers(place, layer, values, classes) {
   const numbers = [...values];
-  const bars = make("div", { className: "bars" });
-  place.replaceChildren(bars);
-  const names = labels.length === numbers.length ? labels : numbers.map((_, index) => String(index + 1));
+  const names = classes ?? numbers.map((_, index) => String(index + 1));
+  place.className = "maps numbers";
+  if (place.dataset.units !== names.join("\n") || !place.querySelector(".bars")) {
+    place.dataset.units = names.join("\n");
+    place.replaceChildren(make("div", { className: "bars" }), makeUnitButtons(names));
+  }
+  const bars = place.querySelector(".bars");
   const strongest = strongestOf(numbers);
   showBars(
     bars,
@@ -97,6 +64,15 @@ function showNumbers(place, layer, values, labels) {
   );
   if (layer.kind === "softmax") return;
   bars.querySelectorAll(".value").forEach((cell, index) => (cell.textContent = numbers[index].toFixed(2)));
+}
+
+function makeUnitButtons(names) {
+  const buttons = names.map((name, index) => {
+    const button = make("button", { type: "button", "aria-label": `Look closer at ${name}` }, name);
+    button.addEventListener("click", () => openUnit({ value: index }));
+    return button;
+  });
+  return make("div", { className: "unit-buttons" }, make("span", { className: "soft small" }, "Look closer at"), ...buttons);
 }
 
 function showScale(strongest) {

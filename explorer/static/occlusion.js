@@ -5,8 +5,10 @@ import { paintOver } from "./pixels.js";
 import { session } from "./session.js";
 
 const PATCH = 5;
-const STEP = 2;
-const CALL_IMAGES = 32; // few enough that a busy server answers within the deadline
+/** Pixels between two patches. */
+export const STEP = 2;
+/** Inputs in one request: few enough that a busy server answers within the deadline. */
+export const CALL_IMAGES = 32;
 
 /** Set it up. */
 export function startOcclusion() {

@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from examples.draw_digits import STROKES, smooth
@@ -62,3 +63,12 @@ def show_everything(page: Page, view: str) -> None:
         "record": "#record-members td",
     }
     expect(page.locator(awaited[view]).first).to_be_visible()
+
+
+def serious_problems(page: Page) -> list[tuple[str, list[str]]]:
+    """What axe-core finds that would keep somebody from using the page, and where."""
+    return [
+        (one["id"], [node["html"] for node in one["nodes"]][:3])
+        for one in Axe().run(page).response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]

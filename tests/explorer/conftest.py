@@ -18,9 +18,12 @@ from benchmarks.explorer import CHROMIUM_ARGUMENTS
 from explorer.__main__ import listen
 from explorer.app import build_app
 from explorer.settings import ExplorerSettings
+from export.bundle import export_bundle
 from serving.server import Server
+from tests.bundles import write_bundle
 from tests.conftest import run_server
 from tests.explorer.chromium import require_chromium
+from training.run import Run
 
 ROOT = Path(__file__).parents[2]
 MNIST_VERSION = max(int(folder.name) for folder in (ROOT / "models/mnist").iterdir())
@@ -85,6 +88,25 @@ def http(shipped: Server) -> Iterator[TestClient]:
 def address(shipped: Server) -> Iterator[str]:
     """An explorer that asks the shipped models."""
     with run_explorer(settings_for(shipped)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def inspected_bundle(inspected_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with `digits`, exported from the run that was looked into, beside the `stub` of no run."""
+    models = tmp_path_factory.mktemp("inspected-models")
+    export_bundle(Run.open(inspected_run), "digits", models)
+    write_bundle(models, shape=(1, 28, 28))
+    return models
+
+
+@pytest.fixture(scope="session")
+def inspected_address(inspected_bundle: Path, inspected_run: Path) -> Iterator[str]:
+    """An explorer that was started with the run of the model that it shows."""
+    with (
+        run_server(inspected_bundle, default_model="digits") as server,
+        run_explorer(settings_for(server, models=inspected_bundle, run=inspected_run)) as address,
+    ):
         yield address
 
 

@@ -1,22 +1,31 @@
-"""Takes the pictures of docs/explorer.md: `python -m tests.explorer.screenshots`, or `make screenshots`."""
+"""Takes the pictures of docs/explorer.md: `make screenshots`, or `python -m tests.explorer.screenshots RUN`.
+
+The run must be one that `python -m training.inspect` has looked into: a unit of its first member is shown. All
+other pictures are of the shipped models.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks.explorer import CHROMIUM_ARGUMENTS
+from export.bundle import export_bundle
 from serving.client import Client
 from serving.server import Server
 from tests.conftest import run_server
 from tests.explorer.chromium import draw_digit
 from tests.explorer.conftest import ROOT, run_explorer, settings_for
+from training.run import Run
 
 IMAGES = ROOT / "docs/images"
 SIZES = {"wide": (1280, 800), "phone": (375, 812)}
@@ -25,29 +34,64 @@ COLOURS = 160
 LIVE_MS = 16_000
 
 
-def main() -> None:
-    """Every view in light and dark, wide and on a phone."""
-    with (
-        run_server(ROOT / "models", default_model="mnist", log_level="error") as server,
-        run_explorer(settings_for(server)) as address,
-        sync_playwright() as playwright,
-    ):
+def main(run: Path) -> None:
+    """Every view in light and dark, wide and on a phone; and a unit of the run's first member."""
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(CHROMIUM_ARGUMENTS)
         )
-        for scheme in SCHEMES:
-            for size, (width, height) in SIZES.items():
-                context = browser.new_context(
-                    viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
-                )
-                page = context.new_page()
-                page.goto(address)
-                expect(page.locator("#model option")).not_to_have_count(0)
-                draw_digit(page, 3)
+        with (
+            run_server(ROOT / "models", default_model="mnist", log_level="error") as server,
+            run_explorer(settings_for(server)) as address,
+        ):
+            for page, suffix in open_pages(browser, address):
                 expect(page.locator("#words")).to_have_text("All six say 3.")
-                take_all(page, f"{scheme}-{size}", server)
-                context.close()
+                take_all(page, suffix, server)
+        with tempfile.TemporaryDirectory() as models:
+            export_bundle(Run.open(run), "digits", Path(models))
+            with (
+                run_server(Path(models), log_level="error") as server,
+                run_explorer(settings_for(server, models=Path(models), run=run)) as address,
+            ):
+                for page, suffix in open_pages(browser, address):
+                    take_unit(page, suffix)
         browser.close()
+
+
+def open_pages(browser: Browser, address: str) -> Iterator[tuple[Page, str]]:
+    """The page with a 3 on it, in each scheme and size, and what its pictures are called by."""
+    for scheme in SCHEMES:
+        for size, (width, height) in SIZES.items():
+            context = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+            )
+            page = context.new_page()
+            page.goto(address)
+            expect(page.locator("#model option")).not_to_have_count(0)
+            draw_digit(page, 3)
+            expect(page.locator("#answer")).to_have_text("3")
+            # asked twice more, now that all is loaded: the last stroke is answered, and in the usual time
+            page.locator("#early").check()
+            expect(page.locator("#early-words")).not_to_have_text("")
+            page.locator("#early").uncheck()
+            expect(page.locator("#early-words")).to_have_text("")
+            yield page, f"{scheme}-{size}"
+            context.close()
+
+
+def take_unit(page: Page, suffix: str) -> None:
+    """The closer look at a map, all of it."""
+    page.locator("#tab-layers").click()
+    expect(page.locator("#layer-title")).to_have_text("Convolution 1")
+    page.locator("#layer-list").get_by_text("convolution 2", exact=True).click()
+    page.get_by_role("button", name="Enlarge map 4", exact=True).click()
+    page.locator("#hiding-run").click()
+    expect(page.locator("#hiding-map")).to_be_visible()
+    expect(page.locator("#excited .nine canvas")).to_have_count(9)
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({"width": size["width"], "height": 1450 if size["width"] < 600 else 960})
+    take(page, f"unit-{suffix}", whole=False)
 
 
 def take_all(page: Page, suffix: str, server: Server) -> None:
@@ -56,8 +100,7 @@ def take_all(page: Page, suffix: str, server: Server) -> None:
     page.locator("#tab-layers").click()
     page.locator("#occlusion-run").click()
     expect(page.locator("#occlusion")).to_be_visible()
-    page.locator("#layer-list").focus()
-    page.keyboard.press("ArrowDown")
+    page.locator("#layer-list").get_by_text("activation 1", exact=True).click()
     expect(page.locator("#layer-title")).to_have_text("Activation 1")
     take(page, f"layers-{suffix}")
     page.locator("#tab-convolution").click()
@@ -99,15 +142,15 @@ class some_traffic:  # noqa: N801 - reads as what it is: with some_traffic(serve
                 client.classify(files[:count])
 
 
-def take(page: Page, name: str) -> Path:
-    """The whole view, in few colours, as a small file."""
+def take(page: Page, name: str, whole: bool = True) -> Path:
+    """The whole view, or just the window, in few colours, as a small file."""
     page.mouse.move(0, 0)
     path = IMAGES / f"explorer-{name}.png"
-    shot = Image.open(BytesIO(page.screenshot(full_page=True, animations="disabled"))).convert("RGB")
+    shot = Image.open(BytesIO(page.screenshot(full_page=whole, animations="disabled"))).convert("RGB")
     shot.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
     return path
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

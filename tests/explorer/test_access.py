@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.explorer.chromium import PHONE, VIEWS, choose_example, paper_box, show_everything
+from tests.explorer.chromium import PHONE, VIEWS, choose_example, paper_box, serious_problems, show_everything
 from tests.explorer.conftest import OpenPage
 
 INSIDE = """() => {
@@ -74,11 +73,5 @@ def test_axe_finds_nothing_serious_and_nothing_scrolls_sideways(
     expect(page.locator("#answer")).to_have_text("3")
     for view in VIEWS:
         show_everything(page, view)
-        found = Axe().run(page).response["violations"]
-        serious = [
-            (one["id"], [node["html"] for node in one["nodes"]][:3])
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], view
+        assert serious_problems(page) == [], view
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view

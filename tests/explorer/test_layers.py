@@ -61,6 +61,22 @@ def test_layers_have_names_shapes_and_receptive_fields(tmp_path: Path) -> None:
         ("dense 1", (3,), None, 2),
         ("softmax 1", (3,), None, 2),
     ]
+    assert [layer.source for layer in layers] == [
+        "",
+        *["convolution 1"] * 3,
+        "convolution 2",
+        *["dense 1"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", 1)])
+def test_layers_begin_with_what_normalization_gives(name: str, version: int) -> None:
+    """Whatever operators it is made of: its ReLU is no layer of the network."""
+    for member in range(1, 7):
+        layers = Bundles(ROOT / "models").network(name, version, member).layers
+        assert [layer.title for layer in layers[:2]] == ["input, normalized", "convolution 1"]
+        assert layers[0].shape == (1, 28, 28)
+        assert layers[-1].title == "softmax 1"
 
 
 def test_every_layer_gives_its_values(tmp_path: Path) -> None:
@@ -99,7 +115,7 @@ def test_what_is_looked_into_gives_what_was_recorded_when_the_bundle_was_written
 def test_a_network_without_convolutions_has_layers_and_no_filters(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     network = Bundles(tmp_path).network("stub", 1, 1)
-    assert [layer.title for layer in network.layers] == ["dense 1", "softmax 1"]
+    assert [layer.title for layer in network.layers] == ["input, normalized", "dense 1", "softmax 1"]
     assert network.filters is None
 
 

@@ -63,7 +63,7 @@ def test_a_slow_answer_is_said_and_still_comes(page: Page) -> None:
 
 
 def test_a_version_that_is_swapped_is_said(open_page: OpenPage, tmp_path: Path) -> None:
-    """A server restarts with a second version beside the first: the page follows the latest."""
+    """A server restarts with a second version; it serves the latest alone, as by default, and the page follows."""
     port = free_port()
     write_bundle(tmp_path, shape=(1, 28, 28))
     with run_explorer(settings_for(target=f"127.0.0.1:{port}", models=tmp_path)) as at:
@@ -74,7 +74,28 @@ def test_a_version_that_is_swapped_is_said(open_page: OpenPage, tmp_path: Path) 
         write_bundle(tmp_path, version=2, shape=(1, 28, 28))
         with run_server(tmp_path, grpc_port=port):
             expect(page.locator("#notice")).to_contain_text("stub version 2 answers now.")
-            offered = ["stub, latest (2)", "stub, version 1", "stub, version 2"]
-            expect(page.locator("#model option")).to_have_text(offered)
+            expect(page.locator("#model option")).to_have_text(["stub, latest (2)"])
             page.close()
         watched.forgive_refusals()
+
+
+def test_a_version_that_goes_live_while_the_page_is_open_is_said_and_the_one_before_can_still_be_asked(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    """The server keeps two and never stops: the page finds out by itself."""
+    models = tmp_path / "models"
+    write_bundle(models, shape=(1, 28, 28))
+    with (
+        run_server(models, latest_versions=2, watch_seconds=0.1) as server,
+        run_explorer(settings_for(server, models=models)) as at,
+    ):
+        page, _ = open_page(at)
+        choose_example(page, "3 dark on light")
+        expect(page.locator("#words")).to_contain_text("One of two says")
+        write_bundle(tmp_path / "elsewhere", version=2, shape=(1, 28, 28)).rename(models / "stub/2")
+        expect(page.locator("#notice")).to_contain_text("stub version 2 answers now.")
+        offered = ["stub, latest (2)", "stub, version 1", "stub, version 2"]
+        expect(page.locator("#model option")).to_have_text(offered)
+        page.locator("#model").select_option("stub/1")
+        page.locator("#tab-record").click()
+        expect(page.locator("#record-title")).to_have_text("Figures of stub, version 1")

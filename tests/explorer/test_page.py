@@ -123,16 +123,21 @@ def test_a_picture_is_opened_and_drawn_over(page: Page) -> None:
     expect(page.locator("#answer")).to_have_text("5")
 
 
-def test_a_picture_is_pasted(page: Page) -> None:
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_a_picture_is_pasted_or_dropped(page: Page, way: str) -> None:
     content = base64.b64encode((ROOT / "examples/digits/2-dark-on-light.png").read_bytes()).decode()
     page.evaluate(
-        """(content) => {
+        """([content, way]) => {
           const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
-          const clipboardData = new DataTransfer();
-          clipboardData.items.add(new File([bytes], 'two.png', { type: 'image/png' }));
-          document.dispatchEvent(new ClipboardEvent('paste', { clipboardData }));
+          const data = new DataTransfer();
+          data.items.add(new File([bytes], 'two.png', { type: 'image/png' }));
+          if (way === 'paste') document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }));
+          else {
+            const event = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });
+            document.querySelector('#paper').dispatchEvent(event);
+          }
         }""",
-        content,
+        [content, way],
     )
     expect(page.locator("#answer")).to_have_text("2")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from export.manifest import read_manifest
-from tests.explorer.chromium import choose_example, show_everything
-from tests.explorer.conftest import MNIST_VERSION, ROOT
+from tests.explorer.chromium import PHONE, choose_example, serious_problems, show_everything
+from tests.explorer.conftest import MNIST_VERSION, ROOT, OpenPage
 
 
 def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
@@ -41,6 +42,90 @@ def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
     expect(page.locator("#maps .bar.top .value")).to_contain_text("%")
     page.locator("#layer-members label").nth(4).click()
     expect(page.locator("#layer-proof")).to_contain_text("Its probabilities are the server’s")
+
+
+def painted(page: Page, canvas: str) -> int:
+    """How many colours a canvas shows."""
+    colours: int = page.evaluate(
+        """(id) => {
+          const canvas = document.querySelector(id);
+          const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          return new Set(new Uint32Array(data.buffer)).size;
+        }""",
+        canvas,
+    )
+    return colours
+
+
+def test_a_value_is_followed_back_to_the_pixels_by_keyboard_alone(page: Page) -> None:
+    """Of a map, of a unit, of a class. Without a run, the page names the command that finds what excites it."""
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).to_have_text("3")
+    show_everything(page, "layers")
+    page.locator("#layer-list").focus()
+    page.keyboard.press("Home")
+    for _ in range(4):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator("#layer-title")).not_to_have_text("Convolution 1")
+    page.get_by_role("button", name="Enlarge map 2", exact=True).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#gradient-guided-scale")).to_have_text(re.compile(r"^−\d.*\d$"))
+    expect(page.locator("#enlarged-after")).to_be_focused()
+    assert painted(page, "#gradient-plain") > 20
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#hiding-run")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#hiding-words")).to_contain_text(re.compile(r"costs most: .* falls to|does not fall"))
+    assert painted(page, "#hiding-map") > 20
+    value = page.locator("#enlarged-value").inner_text()
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#enlarged-map")).to_be_focused()
+    with page.expect_response(re.compile("/api/gradients")):
+        page.keyboard.press("ArrowDown" if "at row 1," in value else "ArrowUp")
+    expect(page.locator("#enlarged-value")).not_to_have_text(value)
+    expect(page.locator("#excited-refusal")).to_contain_text("python -m training.inspect RUN")
+    page.keyboard.press("Escape")
+    page.locator("#layer-list").focus()
+    page.keyboard.press("End")
+    page.get_by_role("button", name="Look closer at 3").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#enlarged-title")).to_have_text("softmax 1, class 3")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#enlarged-title")).to_have_text("softmax 1, class 4")
+    page.keyboard.press("Escape")
+    page.locator("#layer-list").focus()
+    page.keyboard.press("Home")
+    page.get_by_role("button", name="Enlarge map 1", exact=True).click()
+    expect(page.locator("#gradient-refusal")).to_contain_text("This is the input itself")
+    expect(page.locator("#gradients")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("options", [{"viewport": {"width": 1280, "height": 900}}, PHONE], ids=["wide", "phone"])
+def test_what_excites_a_unit_is_shown_for_the_runs_own_members(
+    open_page: OpenPage, inspected_address: str, scheme: str, options: dict[str, Any]
+) -> None:
+    page, _ = open_page(inspected_address, color_scheme=scheme, **options)
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).not_to_have_text("–")
+    show_everything(page, "layers")
+    page.get_by_role("button", name="Enlarge map 2", exact=True).click()
+    expect(page.locator("#excited .nine canvas")).to_have_count(9)
+    expect(page.locator("#excited > figure figcaption")).to_have_text(re.compile(r"^made for it · -?\d"))
+    expect(page.locator("#excited-words")).to_contain_text("Filter 2 of convolution 1: 9 of 580 training images")
+    page.locator("#excited-how summary").click()
+    expect(page.locator("#excited-rules")).to_contain_text("Gradient ascent on pixels")
+    expect(page.locator("#excited-rules")).to_contain_text("blurred")
+    expect(page.locator("#gradient-plain-scale")).to_contain_text("−")
+    assert serious_problems(page) == []
+    assert page.evaluate("document.querySelector('#enlarged').scrollWidth <= innerWidth")
+    page.locator("#enlarged-close").click()
+    page.locator("#model").select_option("stub/0")
+    expect(page.locator("#layer-title")).to_have_text("Dense 1")
+    page.get_by_role("button", name="Look closer at class 0").click()
+    expect(page.locator("#excited-refusal")).to_contain_text("did not make this member")
+    expect(page.locator("#excited canvas")).to_have_count(0)
 
 
 def test_hiding_parts_shows_which_pixels_matter(page: Page) -> None:
