@@ -11,6 +11,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -40,6 +41,8 @@ class TrainingSettings(BaseSettings):
     """Of every measurement."""
     rounds: int = Field(3, ge=1)
     """How often each variant is measured."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of all variants but the lesson's own, which is float32; slow on processors without bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,17 @@ class Variant:
         return Plan(find_recipe(self.recipe), self.member, 1, self.precision)
 
 
-def variants() -> list[Variant]:
+def variants(precision: torch.dtype) -> list[Variant]:
     """The lesson's network in float32 on all cores first: what the others are compared with."""
     ways = [(1, CORES), (CORES, 1)] if CORES > 1 else [(1, 1)]
-    fast = [
-        (recipe, member, torch.bfloat16)
+    others = [
+        (recipe, member, precision)
         for recipe in ("lesson", "default", "small")
         for member, _ in enumerate(find_recipe(recipe).architectures, 1)
     ]
     return [
         Variant(*what, processes, threads)
-        for what in [("lesson", 1, torch.float32), *fast]
+        for what in dict.fromkeys([("lesson", 1, torch.float32), *others])
         for processes, threads in ways
     ]
 
@@ -76,7 +79,8 @@ def variants() -> list[Variant]:
 def main() -> None:
     """Print images a second and seconds an epoch of each variant, and how much faster than the first it is."""
     settings = TrainingSettings(_cli_parse_args=True)
-    rates: dict[Variant, list[float]] = {variant: [] for variant in variants()}
+    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.precision]
+    rates: dict[Variant, list[float]] = {variant: [] for variant in variants(precision)}
     for _ in range(settings.rounds):
         for variant, measured in rates.items():
             measured.append(images_per_second(variant, settings.seconds))
