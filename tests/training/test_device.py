@@ -21,18 +21,8 @@ from training.member import Learner, Plan, Tally, train_step
 from training.recipe import Recipe
 from training.run import SETTINGS_FILE, Run
 
-FAST = [
-    "--architecture",
-    "linear",
-    "--epochs",
-    "1",
-    "--members",
-    "1",
-    "--processes",
-    "1",
-    "--precision",
-    "float32",
-]
+BRIEF = ["--architecture", "linear", "--epochs", "1", "--members", "1"]
+FAST = [*BRIEF, "--processes", "1", "--threads", "1", "--precision", "float32"]
 
 
 @pytest.fixture
@@ -66,9 +56,8 @@ class TestWithoutAGPU:
         settings = Run.open(run).settings.model_copy(update={"device": "cuda"})
         (run / SETTINGS_FILE).write_text(settings.model_dump_json())
         capsys.readouterr()
-        for processes in ("1", "2"):
-            assert main(["--resume", str(run), "--processes", processes]) == 1
-            assert "sees no CUDA device here" in capsys.readouterr().err
+        assert main(["--resume", str(run), "--processes", "1"]) == 1
+        assert "sees no CUDA device here" in capsys.readouterr().err
 
 
 def test_with_a_gpu_auto_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:

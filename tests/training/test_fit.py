@@ -27,11 +27,12 @@ from training.run import SUMMARY_FILE, Run
 from training.sources import load_dataset
 
 ROOT = Path(__file__).parents[2]
-FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2", "--processes", "1"]
+FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2", "--processes", "1", "--threads", "1"]
+FLOAT32 = ["--precision", "float32"]
 
 
 def arguments(data: Path, run: Path, *more: str) -> list[str]:
-    return ["--data", str(data), "--run", str(run), *FAST, *more]
+    return ["--data", str(data), "--run", str(run), *FAST, *FLOAT32, *more]
 
 
 def test_a_run_holds_all_that_it_came_from_and_came_to(
@@ -65,7 +66,7 @@ def test_the_ensemble_beats_chance_and_its_figures_are_of_the_average(drawn_digi
 
 
 def test_fewer_members_than_the_recipe_has_networks(drawn_digits: Path, tmp_path: Path) -> None:
-    few = ["--members", "1", "--epochs", "1", "--processes", "1", "--precision", "float32"]
+    few = ["--members", "1", "--epochs", "1", "--processes", "1", "--threads", "1", *FLOAT32]
     assert main(["--data", str(drawn_digits), "--run", str(tmp_path / "run"), *few]) == 0
     assert [member.architecture for member in Run.open(tmp_path / "run").read_summary().members] == ["cnn_slim"]
 
@@ -126,7 +127,7 @@ def test_the_environment_gives_the_data_and_nothing_else(
     """CONSORT_THREADS is the server's."""
     monkeypatch.setenv("CONSORT_DATA", str(drawn_digits))
     monkeypatch.setenv("CONSORT_THREADS", "none of ours")
-    assert main(["--run", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["--run", str(tmp_path / "run"), *FAST, *FLOAT32]) == 0
     assert main(["--resume", str(tmp_path / "run")]) == 0
 
 
@@ -196,7 +197,7 @@ def test_the_faster_precision_is_taken_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("training.precision.measure_speedup", lambda *_: speedup)
-    main(arguments(drawn_digits, tmp_path / "run"))
+    main(["--data", str(drawn_digits), "--run", str(tmp_path / "run"), *FAST])
     said = f"bfloat16 is {speedup} times as fast as float32 here; training in {chosen}"
     assert said in capsys.readouterr().out
     assert Run.open(tmp_path / "run").settings.precision == chosen

@@ -192,13 +192,8 @@ def test_golden_losses(dataset: Dataset) -> None:
     vectors = torch.backends.cpu.get_cpu_capability()
     if vectors not in GOLDEN_LOSSES:
         pytest.skip(f"the losses on processors with {vectors} are not known")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        learner = Learner(plan(), dataset)
-        losses = [train_epoch(learner, dataset, Watcher()).train_loss for _ in range(2)]
-    finally:
-        torch.set_num_threads(threads)
+    learner = Learner(plan(), dataset)
+    losses = [train_epoch(learner, dataset, Watcher()).train_loss for _ in range(2)]
     assert losses == pytest.approx(GOLDEN_LOSSES[vectors], rel=1e-4)
 
 
