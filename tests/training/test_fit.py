@@ -20,7 +20,7 @@ import torch
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
 from training.fit import main
-from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE, Plan
+from training.member import CHECKPOINT_FILE, METRICS_FILE, Plan
 from training.precision import measure_speedup
 from training.recipes import find_recipe
 from training.run import SUMMARY_FILE, Run
@@ -222,34 +222,45 @@ def unbroken(drawn_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_weights(
-    number: signal.Signals, drawn_digits: Path, unbroken: Path, tmp_path: Path
-) -> None:
-    """Stopped amid the second member; asked nicely, it says how to go on."""
-    run = tmp_path / "run"
-    # Where the tests run in a shell's background, Ctrl-C is ignored, and the process would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def epochs_of(run: Path) -> int:
+    """How many epochs of all members are safe on disk."""
+    return sum(len(file.read_text().splitlines()) for file in run.glob(f"member-*/{METRICS_FILE}"))
+
+
+def stop_on_the_way(command: list[str], run: Path, number: signal.Signals) -> tuple[int, str]:
+    """Begin or continue a run and stop it when some epochs more are done; gives exit code and last words."""
+    wanted = epochs_of(run) + 20
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     give_up = time.monotonic() + 120
-    while not (run / "member-2" / STATE_FILE).exists():
+    while epochs_of(run) < wanted:
         assert process.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.005)
     process.send_signal(number)
     _, said = process.communicate()
-    if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 130
-        assert f"Continue with: python -m training.fit --resume {run}" in said
-    assert not (run / "member-2" / CHECKPOINT_FILE).exists()
-    subprocess.run([*FIT, "--data", str(drawn_digits), "--resume", str(run)], cwd=ROOT, check=True)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 3)])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    number: signal.Signals, times: int, drawn_digits: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """Stopped amid its members; asked nicely, it says how to go on; killed, it goes on from wherever it was."""
+    run = tmp_path / "run"
+    resume = [*FIT, "--data", str(drawn_digits), "--resume", str(run)]
+    # Where the tests run in a shell's background, Ctrl-C is ignored, and the process would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG]
+    for _ in range(times):
+        code, said = stop_on_the_way(command, run, number)
+        if number == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 130
+            assert f"Continue with: python -m training.fit --resume {run}" in said
+        assert not (run / "member-2" / CHECKPOINT_FILE).exists()
+        command = resume
+    subprocess.run(resume, cwd=ROOT, check=True)
     for member in ("member-1", "member-2"):
         one, other = (load_tensors(folder / member / CHECKPOINT_FILE)[0] for folder in (run, unbroken))
         assert all(torch.equal(one[name], other[name]) for name in one)
