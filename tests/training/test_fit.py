@@ -229,7 +229,7 @@ def epochs_of(run: Path) -> int:
 
 def stop_on_the_way(command: list[str], run: Path, number: signal.Signals) -> tuple[int, str]:
     """Begin or continue a run and stop it when some epochs more are done; gives exit code and last words."""
-    wanted = epochs_of(run) + 20
+    wanted = epochs_of(run) + 10
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     give_up = time.monotonic() + 120
     while epochs_of(run) < wanted:
