@@ -1,8 +1,9 @@
-"""Accuracy against cost for ensembles of fewer members: `python -m benchmarks.frontier RUN...`.
+"""Accuracy against cost for ensembles of fewer members: `python -m benchmarks.frontier RUN_OR_BUNDLE...`.
 
-Takes finished runs and averages, from the predictions that they keep, the first members of each and the cheapest
-members of each, one to all. Runs of the same recipe are repetitions with other seeds: their mean and range are
-given. Nothing is chosen by these figures; they let an operator see what a cheaper ensemble costs in accuracy.
+Takes finished runs, with the predictions that they keep, or bundles, which it runs. Averages the first members of
+each and the cheapest members of each, one to all. Those of the same recipe are repetitions with other seeds, of
+which mean and range are given. Nothing is chosen by these figures; they let an operator see what a cheaper
+ensemble costs in accuracy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from matplotlib.figure import Figure
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
+from benchmarks.figures import load_images
+from export.manifest import MANIFEST_FILE, read_manifest
+from export.quantization import predict
+from training.dataset import Dataset
 from training.evaluation import average, measure
 from training.member import read_metrics
 from training.run import PREDICTIONS_FILE, Run
@@ -29,28 +35,65 @@ class FrontierSettings(BaseSettings):
     """Print and plot accuracy against multiply-adds for parts of finished ensembles."""
 
     model_config = SettingsConfigDict(
+        env_prefix="CONSORT_",
         cli_prog_name="python -m benchmarks.frontier",
         use_attribute_docstrings=True,
         cli_kebab_case=True,
         cli_hide_none_type=True,
     )
 
-    runs: CliPositionalArg[list[Path]]
-    """Folders that python -m training.fit has finished."""
+    ensembles: CliPositionalArg[list[Path]]
+    """Folders that python -m training.fit has finished, or bundles: <models>/<name>/<version>."""
+    data: Path = Path("data/mnist")
+    """Images that bundles were trained on; runs know theirs."""
     plot: Path | None = None
     """PNG file to write."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some members of one run.
+class Member:
+    """One trained member.
 
     Attributes:
-        recipe: Of the run.
+        architecture: Its network.
+        multiply_adds: For one image.
+        core_minutes: One core would have trained it in; None where that is not on record.
+    """
+
+    architecture: str
+    multiply_adds: int
+    core_minutes: float | None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What is known of a run, or of a bundle.
+
+    Attributes:
+        recipe: That it was trained by.
+        members: In order.
+        held_out: What they say of the held-out images: float32 (members, count, classes).
+        test: What they say of the test images, likewise.
+        dataset: Where the labels are.
+    """
+
+    recipe: str
+    members: tuple[Member, ...]
+    held_out: Tensor
+    test: Tensor
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some members of one ensemble.
+
+    Attributes:
+        recipe: Of the ensemble.
         members: Their numbers, from 1.
         networks: What they are, in words.
         multiply_adds: Of all of them, for one image.
-        core_minutes: One core would have trained them in.
+        core_minutes: One core would have trained them in; None where that is not on record.
         held_out: Accuracy of their average on the held-out images.
         test: Accuracy of their average on the test images.
     """
@@ -59,7 +102,7 @@ class Part:
     members: tuple[int, ...]
     networks: str
     multiply_adds: int
-    core_minutes: float
+    core_minutes: float | None
     held_out: float
     test: float
 
@@ -68,18 +111,19 @@ def main() -> None:
     """Print the table, and plot it if asked to."""
     settings = FrontierSettings(_cli_parse_args=True)
     parts = sorted(
-        (part for run in settings.runs for part in parts_of(Run.open(run))),
+        (part for folder in settings.ensembles for part in parts_of(read_ensemble(folder, settings.data))),
         key=lambda part: (part.multiply_adds, part.recipe, part.members),
     )
     groups = [list(group) for _, group in groupby(parts, key=lambda part: (part.recipe, part.members))]
     table = Table("ensemble", "recipe", "multiply-adds", "core minutes", "runs", "held-out", "test", "test, range")
     for group in groups:
         first, tests = group[0], [part.test for part in group]
+        minutes = [part.core_minutes for part in group if part.core_minutes is not None]
         table.add_row(
             first.networks,
             first.recipe,
             f"{first.multiply_adds / 1e6:.1f} M",
-            f"{statistics.mean(part.core_minutes for part in group):.1f}",
+            f"{statistics.mean(minutes):.1f}" if minutes else "",
             str(len(group)),
             f"{statistics.mean(part.held_out for part in group):.3%}",
             f"{statistics.mean(tests):.3%}",
@@ -91,27 +135,55 @@ def main() -> None:
         plot(groups).savefig(settings.plot)
 
 
-def parts_of(run: Run) -> Iterator[Part]:
-    """The first k and the cheapest k members, for every k; each set once."""
+def read_ensemble(folder: Path, data: Path) -> Ensemble:
+    """A bundle, whose members then run over the images at `data`, or a finished run."""
+    return read_bundle(folder, data) if (folder / MANIFEST_FILE).exists() else read_run(Run.open(folder))
+
+
+def read_bundle(folder: Path, data: Path) -> Ensemble:
+    """Ask a bundle's members."""
+    manifest = read_manifest(folder)
+    dataset = load_images(data, manifest)
+    graphs = [folder / member.file for member in manifest.members]
+    members = tuple(Member(member.architecture, member.multiply_adds, None) for member in manifest.members)
+    held_out, test = (predict(graphs, images) for images in (dataset.held_out, dataset.test))
+    return Ensemble(manifest.recipe["name"], members, held_out, test, dataset)
+
+
+def read_run(run: Run) -> Ensemble:
+    """Take a run's predictions."""
     dataset = load_dataset(run.settings.data_path, run.settings.image_side)
     run.require_same(dataset)
-    summary, predictions = run.read_summary(), Predictions.load(run.folder / PREDICTIONS_FILE)
-    seconds = [
-        sum(epoch.seconds for epoch in read_metrics(run.member_folder(member))) * run.settings.threads
-        for member in run.settings.members
-    ]
-    cheapest = sorted(run.settings.members, key=lambda member: summary.members[member - 1].multiply_adds)
-    for members in sorted({tuple(sorted(order[:k])) for order in (run.settings.members, cheapest) for k in order}):
-        index = [member - 1 for member in members]
-        names = [summary.members[i].architecture for i in index]
+    predictions = Predictions.load(run.folder / PREDICTIONS_FILE)
+    members = tuple(
+        Member(summary.architecture, summary.multiply_adds, core_minutes(run, number))
+        for number, summary in enumerate(run.read_summary().members, 1)
+    )
+    return Ensemble(run.settings.recipe.name, members, predictions.held_out, predictions.test, dataset)
+
+
+def core_minutes(run: Run, member: int) -> float:
+    """What one core would have trained a member in."""
+    return sum(epoch.seconds for epoch in read_metrics(run.member_folder(member))) * run.settings.threads / 60
+
+
+def parts_of(ensemble: Ensemble) -> Iterator[Part]:
+    """The first k and the cheapest k members, for every k; each set once."""
+    numbers = range(1, len(ensemble.members) + 1)
+    cheapest = sorted(numbers, key=lambda number: ensemble.members[number - 1].multiply_adds)
+    for chosen in sorted({tuple(sorted(order[:k])) for order in (numbers, cheapest) for k in numbers}):
+        index = [number - 1 for number in chosen]
+        members = [ensemble.members[i] for i in index]
+        names = [member.architecture for member in members]
+        minutes = [member.core_minutes for member in members if member.core_minutes is not None]
         yield Part(
-            recipe=run.settings.recipe.name,
-            members=members,
+            recipe=ensemble.recipe,
+            members=chosen,
             networks=" + ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names)),
-            multiply_adds=sum(summary.members[i].multiply_adds for i in index),
-            core_minutes=sum(seconds[i] for i in index) / 60,
-            held_out=measure(average(predictions.held_out[index]), dataset.held_out.labels).accuracy,
-            test=measure(average(predictions.test[index]), dataset.test.labels).accuracy,
+            multiply_adds=sum(member.multiply_adds for member in members),
+            core_minutes=sum(minutes) if minutes else None,
+            held_out=measure(average(ensemble.held_out[index]), ensemble.dataset.held_out.labels).accuracy,
+            test=measure(average(ensemble.test[index]), ensemble.dataset.test.labels).accuracy,
         )
 
 

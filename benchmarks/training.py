@@ -11,6 +11,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -25,6 +26,7 @@ from training.recipes import find_recipe
 
 EPOCH_IMAGES = 55_000
 """MNIST's training images but for those held out."""
+TIMES = ("processes x threads", "images/s", "range", "s an epoch", "core s an epoch", "times")
 
 
 class TrainingSettings(BaseSettings):
@@ -40,6 +42,8 @@ class TrainingSettings(BaseSettings):
     """Of every measurement."""
     rounds: int = Field(3, ge=1)
     """How often each variant is measured."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of all variants but the lesson's own, which is float32; slow on processors without bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,30 @@ class Variant:
         return Plan(find_recipe(self.recipe), self.member, 1, self.precision)
 
 
-def variants() -> list[Variant]:
+@dataclass(frozen=True)
+class Rate:
+    """How fast a variant learns.
+
+    Attributes:
+        images_per_second: By the clock.
+        core_seconds_an_image: Of processors at work, which other programs on the machine disturb less.
+    """
+
+    images_per_second: float
+    core_seconds_an_image: float
+
+
+def variants(precision: torch.dtype) -> list[Variant]:
     """The lesson's network in float32 on all cores first: what the others are compared with."""
     ways = [(1, CORES), (CORES, 1)] if CORES > 1 else [(1, 1)]
-    fast = [
-        (recipe, member, torch.bfloat16)
+    others = [
+        (recipe, member, precision)
         for recipe in ("lesson", "default", "small")
         for member, _ in enumerate(find_recipe(recipe).architectures, 1)
     ]
     return [
         Variant(*what, processes, threads)
-        for what in [("lesson", 1, torch.float32), *fast]
+        for what in dict.fromkeys([("lesson", 1, torch.float32), *others])
         for processes, threads in ways
     ]
 
@@ -76,30 +93,32 @@ def variants() -> list[Variant]:
 def main() -> None:
     """Print images a second and seconds an epoch of each variant, and how much faster than the first it is."""
     settings = TrainingSettings(_cli_parse_args=True)
-    rates: dict[Variant, list[float]] = {variant: [] for variant in variants()}
+    precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.precision]
+    rates: dict[Variant, list[Rate]] = {variant: [] for variant in variants(precision)}
     for _ in range(settings.rounds):
         for variant, measured in rates.items():
-            measured.append(images_per_second(variant, settings.seconds))
-    base = statistics.median(next(iter(rates.values())))
-    table = Table(
-        "recipe", "network", "precision", "processes x threads", "images/s", "range", "s an epoch", "times"
-    )
+            measured.append(measure_rate(variant, settings.seconds))
+    base = statistics.median(one.images_per_second for one in next(iter(rates.values())))
+    table = Table("recipe", "network", "precision", *TIMES)
     for variant, measured in rates.items():
-        rate = statistics.median(measured)
+        speeds = [one.images_per_second for one in measured]
+        rate = statistics.median(speeds)
+        core_seconds = statistics.median(one.core_seconds_an_image for one in measured)
         table.add_row(
             variant.recipe,
             variant.plan.architecture,
             str(variant.precision).removeprefix("torch."),
             f"{variant.processes} x {variant.threads}",
             f"{rate:,.0f}",
-            f"{min(measured):,.0f} to {max(measured):,.0f}",
+            f"{min(speeds):,.0f} to {max(speeds):,.0f}",
             f"{EPOCH_IMAGES / rate:.1f}",
+            f"{EPOCH_IMAGES * core_seconds:.1f}",
             f"{rate / base:.2f}",
         )
-    Console(width=120).print(table)
+    Console(width=130).print(table)
 
 
-def images_per_second(variant: Variant, seconds: float) -> float:
+def measure_rate(variant: Variant, seconds: float) -> Rate:
     """What all processes of a variant learn together."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(variant.processes)]
@@ -111,10 +130,13 @@ def images_per_second(variant: Variant, seconds: float) -> float:
         near.recv()  # warm
     for near, _ in pipes:
         near.send("go")
-    rate: float = sum(near.recv() for near, _ in pipes)
+    rates: list[Rate] = [near.recv() for near, _ in pipes]
     for worker in workers:
         worker.join()
-    return rate
+    return Rate(
+        sum(rate.images_per_second for rate in rates),
+        statistics.mean(rate.core_seconds_an_image for rate in rates),
+    )
 
 
 def work(variant: Variant, seconds: float, connection: Connection) -> None:
@@ -131,11 +153,12 @@ def work(variant: Variant, seconds: float, connection: Connection) -> None:
         train_step(learner, batch, recipe.learning_rate, generator)
     connection.send("warm")
     connection.recv()
-    steps, started = 0, time.perf_counter()
+    steps, started, worked = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - started < seconds:
         train_step(learner, batch, recipe.learning_rate, generator)
         steps += 1
-    connection.send(steps * recipe.batch_images / (time.perf_counter() - started))
+    images = steps * recipe.batch_images
+    connection.send(Rate(images / (time.perf_counter() - started), (time.process_time() - worked) / images))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 KNOWN_FORMATS = "PNG, JPEG, WebP or BMP"
@@ -19,6 +19,8 @@ MAX_SCANS = 100
 the whole picture and takes but a few bytes, so that without a limit a small file could take hours."""
 START_OF_SCAN = b"\xff\xda"
 """In a JPEG file; image data has no such bytes."""
+SIDEWAYS = range(5, 9)
+"""EXIF orientations that exchange width and height."""
 PAPER = (255, 255, 255, 255)
 """What shows through transparent pixels, as in most viewers."""
 
@@ -88,8 +90,19 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether a picture's mode has no colours: black and white, grey, or grey with transparency."""
+    """Whether a picture has no colours, by its mode, or by its palette if it has one."""
+    if image.mode == "P":
+        palette = image.getpalette("RGB") or []
+        return palette[0::3] == palette[1::3] == palette[2::3]
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture as its EXIF tag turns it; nothing is decoded."""
+    width, height = image.size
+    described = not image.info.keys().isdisjoint(("exif", "xmp"))
+    on_its_side = described and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    return (height, width) if on_its_side else (width, height)
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:

@@ -77,7 +77,7 @@ def lift_strokes(pixels: Tensor) -> Tensor:
 
 def border_mean(pixels: Tensor) -> Tensor:
     """Mean of the outermost rows and columns: (count, channels, height, width) to (count, 1, 1, 1)."""
-    border = torch.ones(pixels.shape[1:], dtype=pixels.dtype)
+    border = torch.ones(pixels.shape[1:], dtype=pixels.dtype, device=pixels.device)
     border[:, 1:-1, 1:-1] = 0
     # divided last: sums of whole numbers are exact, in whatever order they are added up
     return (pixels * border).sum(dim=(1, 2, 3), keepdim=True) / border.sum()

@@ -39,27 +39,29 @@ def distort(images: Tensor, affine: Affine, generator: torch.Generator) -> Tenso
     Args:
         images: float32 (count, channels, height, width).
         affine: Largest distortions.
-        generator: Source of the draws; the same state gives the same images.
+        generator: Source of the draws, on the images' device; the same state gives the same images.
 
     Returns:
         float32 of the same shape and value range.
     """
-    maps = random_maps(len(images), affine, generator).to(images.device)
+    maps = random_maps(len(images), affine, generator, images.device)
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode=affine.interpolation, padding_mode="border", align_corners=False)
 
 
 def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability one half: (count, channels, height, width)."""
-    flipped = torch.rand(len(images), 1, 1, 1, generator=generator).to(images.device) < 0.5
+    flipped = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
     return torch.where(flipped, images.flip(3), images)
 
 
-def random_maps(count: int, affine: Affine, generator: torch.Generator) -> Tensor:
+def random_maps(
+    count: int, affine: Affine, generator: torch.Generator, device: torch.device | None = None
+) -> Tensor:
     """Draw one map from output to input coordinates per image: float32 (count, 2, 3)."""
 
     def draw(limit: float, columns: int = 1) -> Tensor:
-        return (torch.rand(count, columns, generator=generator) * 2 - 1) * limit
+        return (torch.rand(count, columns, generator=generator, device=device) * 2 - 1) * limit
 
     rotation = draw(math.radians(affine.rotation_degrees)).squeeze(1)
     shear = draw(affine.shear_radians).squeeze(1)

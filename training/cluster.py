@@ -23,6 +23,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.dataset import Dataset
+from training.device import gpu_share
 from training.errors import DivergenceError, RunError
 from training.files import write_bytes_whole
 from training.launch import Gathering, Job, Message, pass_on
@@ -127,18 +128,21 @@ def _train(settings: RunSettings, dataset: Dataset, files: Files, sender: _Sende
 
 def _require_room(jobs: Sequence[Job]) -> None:
     """Find out whether a task fits any node: one that does not would wait for ever."""
-    needed = max(Run.open(job.run).settings.threads for job in jobs)
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    largest = max(int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"])
+    settings = [Run.open(job.run).settings for job in jobs]
+    needed = max(one.threads for one in settings)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    largest = max(int(node.get("CPU", 0)) for node in nodes)
     if needed > largest:
         raise RunError(
             f"a member needs {needed} processors and the cluster's largest node has {largest}; name --threads"
         )
+    if any(gpu_share(one.device) for one in settings) and not any(node.get("GPU") for node in nodes):
+        raise RunError("the members learn on a GPU, and no node of the cluster has one; name --device cpu")
 
 
 def _submit(job: Job, images: Any, post: Any) -> Any:
     settings = Run.open(job.run).settings
-    task = _train.options(num_cpus=settings.threads)
+    task = _train.options(num_cpus=settings.threads, num_gpus=gpu_share(settings.device))
     files = _pack(_folder_of(job))
     return task.remote(settings, images, files, _Sender(job, post))
 

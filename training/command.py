@@ -21,6 +21,7 @@ from rich.console import Console
 
 from machine.cores import available_cores
 from training.dataset import Dataset
+from training.device import choose_device, most_at_once, threads_of_each
 from training.errors import RunError, TrainingError
 from training.launch import Gathering, Job, train
 from training.precision import choose_precision
@@ -77,13 +78,17 @@ class TrainingCommand(Command):
     """Fetch MNIST into an empty or missing --data folder; by default only into data/mnist."""
     image_side: int | None = Field(None, ge=2, le=1024)
     """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where members learn; auto takes a GPU where torch sees one. What is named and is not there is an error. Name
+    one where two runs must agree bit for bit."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What to compute in while learning; auto times a few steps of both and takes bfloat16 where that is clearly
     faster. Name one where two runs must agree bit for bit."""
     processes: int | None = Field(None, ge=1)
-    """Members that learn at the same time, each in a process of its own; by default as many as there are cores."""
+    """Members that learn at the same time, each in a process of its own; by default as many as there are cores,
+    and on a GPU eight at most."""
     threads: int | None = Field(None, ge=1)
-    """Processor threads of each member; by default the cores shared out among the processes."""
+    """Processor threads of each member; by default the cores shared out among the processes, and on a GPU one."""
 
     launcher: Literal["processes", "ray"] = "processes"
     """Where members learn: in processes of this machine, or as tasks of a Ray cluster (the extra `ray`)."""
@@ -114,15 +119,18 @@ class TrainingCommand(Command):
         The cores are shared out among `at_once` members, of this run and of those that are trained beside it.
 
         Raises:
+            DeviceError: The device that was asked for is not there.
             RecipeError: The recipe does not fit the images.
             RunError: The folder is in use or cannot be written, or the disk is too full.
         """
-        threads = self.threads or max(1, CORES // (self.processes or at_once))
-        precision = choose_precision(self.precision, recipe, threads, dataset, console)
+        device = choose_device(self.device)
+        threads = self.threads or threads_of_each(device, CORES, self.processes or at_once)
+        precision = choose_precision(self.precision, recipe, device, threads, dataset, console)
         settings = RunSettings.of(
             recipe,
             seeds,
             dataset,
+            device=device,
             precision=precision,
             threads=threads,
             data_path=self.data,
@@ -141,9 +149,10 @@ class TrainingCommand(Command):
         if not jobs:
             return {}
         if self.launcher == "processes":
-            threads = max(Run.open(job.run).settings.threads for job in jobs)
-            processes = self.processes or max(1, min(len(jobs), CORES // threads))
-            return train(jobs, dataset, processes, gathering)
+            settings = [Run.open(job.run).settings for job in jobs]
+            threads = max(one.threads for one in settings)
+            at_once = min(most_at_once(one.device, CORES, threads) for one in settings)
+            return train(jobs, dataset, self.processes or min(len(jobs), at_once), gathering)
         try:
             from training.cluster import train_on_ray  # noqa: PLC0415  an extra, which most do not need
         except ImportError as error:

@@ -6,6 +6,7 @@ training set on which everything is chosen, and `test` is looked at once, for th
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class Images:
         """The images and labels at `indices`: int64 (count,)."""
         return Images(self.pixels[indices], self.labels[indices])
 
+    def on(self, device: torch.device) -> Images:
+        """The same images on a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -75,6 +80,10 @@ class Dataset:
         """Training images, evenly spaced, to compare the others with: all, or a little under `MOST_SAMPLED`."""
         step = -(-len(self.train) // MOST_SAMPLED)
         return self.train.select(torch.arange(0, len(self.train), step))
+
+    def on(self, device: torch.device) -> Dataset:
+        """The same, with the images that a member learns from and is judged by on a device."""
+        return dataclasses.replace(self, train=self.train.on(device), held_out=self.held_out.on(device))
 
     def digest(self) -> str:
         """SHA-256 over all pixels and labels in order: tells whether two runs saw the same data."""

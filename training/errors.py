@@ -5,6 +5,7 @@ TrainingError
 ├── RecipeError        a recipe, or an architecture it names, does not exist or does not fit the images
 ├── CheckpointError    a checkpoint file is damaged or is not one of ours
 ├── RunError           a run folder cannot be created, read or resumed
+├── DeviceError        the device that was asked for is not there
 └── DivergenceError    a member's loss stopped being a number
 
 Every message says what came, what was expected and what to do.
@@ -29,6 +30,10 @@ class CheckpointError(TrainingError):
 
 class RunError(TrainingError):
     """A run folder cannot be created, read or resumed."""
+
+
+class DeviceError(TrainingError):
+    """The device that was asked for is not there."""
 
 
 class DivergenceError(TrainingError):

@@ -37,11 +37,15 @@ class Figures(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=T
 
 
 def predict(network: Network, images: Images) -> Tensor:
-    """Probabilities of a member for every image: float32 (count, classes). Leaves it in evaluation mode."""
+    """Probabilities of a member for every image, on whatever device both lie. Leaves it in evaluation mode.
+
+    Returns:
+        float32 (count, classes), on the processor.
+    """
     network.eval()
     with torch.inference_mode():
         batches = [network(batch.float()).softmax(dim=1) for batch in torch.split(images.pixels, BATCH_IMAGES)]
-    return torch.cat(batches)
+    return torch.cat(batches).cpu()
 
 
 def average(members: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from rich.console import Console
 from training.architectures import ARCHITECTURES
 from training.command import COMMAND_CONFIG, TrainingCommand, run_command
 from training.dataset import Dataset, is_on_plain_ground
+from training.device import describe_device
 from training.errors import DivergenceError, RunError
 from training.launch import Job, jobs_of
 from training.progress import Progress, summary_table
@@ -104,7 +105,7 @@ def fit(settings: FitSettings, console: Console) -> None:
     console.print(
         f"{run.folder}: {members} members of recipe {run.settings.recipe.name!r} on "
         f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}, "
-        f"{len(dataset.class_labels)} classes; {run.settings.precision}, "
+        f"{len(dataset.class_labels)} classes; {describe_device(run.settings.device)}, {run.settings.precision}, "
         f"threads of each member: {run.settings.threads}",
         soft_wrap=True,
         highlight=False,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from imaging.files import ImageError, is_grey, open_image, read_image
+from imaging.files import ImageError, is_grey, open_image, read_image, shown_size
 from training.dataset import Dataset, Images, divide, refuse
 
 MAX_IMAGE_PIXELS = 100_000_000
@@ -79,7 +79,7 @@ def _read_headers(folder: Path, problems: list[str]) -> list[_Header]:
         for path in files:
             try:
                 image = open_image(path.read_bytes(), MAX_IMAGE_PIXELS)
-                headers.append(_Header(path, class_folder.name, image.size, is_grey(image)))
+                headers.append(_Header(path, class_folder.name, shown_size(image), is_grey(image)))
             except ImageError as error:
                 problems.append(f"{path} is {error}")
             except OSError as error:

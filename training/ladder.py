@@ -214,6 +214,8 @@ def _begin_or_continue(
         raise RunError(f"{folder} was begun by recipe {begun.recipe.name!r}, not {recipe.name!r} as it is now")
     if min(begun.seeds) // 1000 != settings.seed:
         raise RunError(f"{folder} was begun with --seed {min(begun.seeds) // 1000}; choose another --run")
+    if settings.device not in ("auto", begun.device):
+        raise RunError(f"{folder} was begun on {begun.device}; choose another --run")
     if settings.precision not in ("auto", begun.precision):
         raise RunError(f"{folder} was begun in {begun.precision}; choose another --run")
     return run

@@ -11,22 +11,23 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
-from training.architectures import Network, PixelStatistics, count_parameters
+from training.architectures import PixelStatistics, count_parameters
 from training.augmentation import Affine, distort, flip_some
+from training.averaging import MovingAverage
 from training.checkpoint import CheckpointHeader, load_tensors, save_checkpoint, save_tensors
 from training.dataset import Dataset, Images
+from training.device import find_device, learning_in, steps_between_looks
 from training.errors import CheckpointError, DivergenceError, RecipeError, RunError
 from training.evaluation import measure, predict
 from training.files import write_text_whole
@@ -78,12 +79,14 @@ class Plan:
         member: Which member of the ensemble, counted from 1: that decides its network and its distortion.
         seed: Of everything random.
         precision: What convolutions and dense layers compute in while learning; weights stay float32.
+        device: Where it learns, as `training.device` names it.
     """
 
     recipe: Recipe
     member: int
     seed: int
     precision: torch.dtype
+    device: str = "cpu"
 
     @property
     def architecture(self) -> str:
@@ -101,6 +104,7 @@ def require_trainable(plan: Plan, dataset: Dataset) -> None:
 
     Raises:
         RecipeError: The recipe names no architecture, or its batches or its network do not fit the images.
+        DeviceError: The device is not there.
     """
     steps_an_epoch(dataset.train, plan.recipe)
     Learner(plan, dataset)
@@ -112,10 +116,15 @@ def bytes_on_disk(plan: Plan, dataset: Dataset) -> int:
 
 
 class Learner:
-    """A network while it learns: its weights, their moving average, the optimizer, the epochs done."""
+    """A network while it learns: its weights, their moving average, the optimizer, the epochs done.
+
+    Raises:
+        DeviceError: The device that it is to learn on is not there.
+    """
 
     def __init__(self, plan: Plan, dataset: Dataset) -> None:
         self.plan = plan
+        self.device = find_device(plan.device)
         recipe = plan.recipe
         statistics = PixelStatistics.of(dataset.train.pixels)
         self.header = CheckpointHeader(
@@ -128,26 +137,19 @@ class Learner:
             seed=plan.seed,
         )
         torch.manual_seed(plan.seed)
-        network = self.header.build()
+        network = self.header.build().to(self.device)  # the same first weights on every device
         # Channels innermost is what bfloat16 convolutions are fastest on. torch's type stubs lack the argument.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(
-            self.network, multi_avg_fn=moving_average(recipe.average_decay), use_buffers=True
-        )
+        self.average = MovingAverage(self.network, recipe.average_decay)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.epochs_done = 0
 
-    @property
-    def averaged_network(self) -> Network:
-        """The network of the moving average: what becomes the member."""
-        return cast(Network, self.average.module)
-
     def save(self, path: Path) -> None:
         """Write all that the next epoch depends on."""
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
         save_tensors(path, tensors, {"epochs_done": str(self.epochs_done)})
@@ -161,7 +163,7 @@ class Learner:
         tensors, metadata = load_tensors(path)
         try:
             self.network.load_state_dict(_below("network.", tensors))
-            self.average.load_state_dict(_below("average.", tensors))
+            self.average.load_state(_below("average.", tensors))
             optimizer = self.optimizer.state_dict()
             for name, value in _below("optimizer.", tensors).items():
                 index, slot = name.split(".")
@@ -172,24 +174,6 @@ class Learner:
             self.epochs_done = int(metadata["epochs_done"])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path} is not the state of this member: {error}") from error
-
-
-def moving_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """An exponential moving average that forgets its start: early on it spans a tenth of the steps so far.
-
-    Without that, a short training would average the random weights that it began with.
-    """
-
-    def blend(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor | int) -> None:
-        """Move the average, in place, towards the weights after so many steps."""
-        if not averaged[0].is_floating_point():  # how many batches a normalization has seen
-            for old, new in zip(averaged, current, strict=True):
-                old.copy_(new)
-            return
-        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-        torch._foreach_lerp_(list(averaged), list(current), 1 - kept)
-
-    return blend
 
 
 def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer) -> None:
@@ -203,6 +187,7 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
 
     Raises:
         CheckpointError: The state in `folder` is damaged.
+        DeviceError: The device of the plan is not there.
         DivergenceError: The loss became infinite or no number, now or when this member was last trained.
         RunError: The metrics in `folder` are damaged or do not belong to its state, or another process trains
             this member.
@@ -222,6 +207,7 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
 
 def _train_to_checkpoint(plan: Plan, dataset: Dataset, folder: Path, observer: Observer) -> None:
     learner = Learner(plan, dataset)
+    dataset = dataset.on(learner.device)
     if (folder / STATE_FILE).exists():
         learner.load(folder / STATE_FILE)
     metrics = read_metrics(folder)[: learner.epochs_done]
@@ -237,56 +223,81 @@ def _train_to_checkpoint(plan: Plan, dataset: Dataset, folder: Path, observer: O
         write_text_whole(folder / METRICS_FILE, lines)
         learner.save(folder / STATE_FILE)
         observer.epoch(metrics[-1])
-    save_checkpoint(folder / CHECKPOINT_FILE, learner.averaged_network, learner.header)
+    save_checkpoint(folder / CHECKPOINT_FILE, learner.average.network, learner.header)
     (folder / STATE_FILE).unlink()
 
 
 def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> EpochMetrics:
-    """One pass over the training images and a look at the held-out ones."""
+    """One pass over the training images and a look at the held-out ones; both lie on the learner's device."""
     started = time.perf_counter()
     recipe = learner.plan.recipe
     steps = steps_an_epoch(dataset.train, recipe)
     generator = _seed_epoch(learner)
-    order = torch.randperm(len(dataset.train), generator=generator)
-    loss_sum = right = 0.0
+    order = torch.randperm(len(dataset.train), generator=generator, device=learner.device)
+    tally = Tally(learner.device)
     learner.network.train()
     for step in range(steps):
         done = learner.epochs_done * steps + step + 1
         rate = recipe.learning_rate_at(done / (recipe.epochs * steps))
         batch = dataset.train.select(order[step * recipe.batch_images :][: recipe.batch_images])
-        loss, batch_right = train_step(learner, batch, rate, generator)
-        if not math.isfinite(loss):
+        tally.add(*train_step(learner, batch, rate, generator))
+        if (step + 1) % steps_between_looks(learner.device) == 0 and not math.isfinite(tally.loss_sum):
             raise DivergenceError(
-                f"the loss became {loss} in epoch {learner.epochs_done + 1}, step {step + 1}; "
+                f"the loss became {tally.loss_sum} in epoch {learner.epochs_done + 1}, step {step + 1}; "
                 f"a learning rate below {recipe.learning_rate} may help"
             )
-        loss_sum += loss
-        right += batch_right
         observer.step(done, recipe.epochs * steps)
     learner.epochs_done += 1
-    predicted = predict(learner.averaged_network, dataset.held_out)
+    predicted = predict(learner.average.network, dataset.held_out)
     if not predicted.isfinite().all():  # the epoch's last step was the one too many
         raise DivergenceError(f"the weights stopped being numbers in epoch {learner.epochs_done}")
-    held_out = measure(predicted, dataset.held_out.labels)
+    held_out = measure(predicted, dataset.held_out.labels.cpu())
     return EpochMetrics(
         epoch=learner.epochs_done,
         learning_rate=rate,
-        train_loss=loss_sum / steps,
-        train_accuracy=right / (steps * recipe.batch_images),
+        train_loss=tally.loss_sum / steps,
+        train_accuracy=tally.right / (steps * recipe.batch_images),
         held_out_accuracy=held_out.accuracy,
         held_out_nll=held_out.nll,
         seconds=time.perf_counter() - started,
     )
 
 
-def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Generator) -> tuple[float, int]:
-    """One optimizer step; gives the batch's mean loss in nats and how many images were classified right."""
+class Tally:
+    """What the steps of an epoch come to, added up where they compute; to look at it is to wait for them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self._right = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, loss: Tensor, right: Tensor) -> None:
+        """Add a step's mean loss in nats and its count of images classified right."""
+        self._loss_sum += loss
+        self._right += right
+
+    @property
+    def loss_sum(self) -> float:
+        """No number, or infinite, as soon as one loss was."""
+        return self._loss_sum.item()
+
+    @property
+    def right(self) -> int:
+        """Images classified right."""
+        return int(self._right)
+
+
+def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One optimizer step, which nothing waits for.
+
+    Returns:
+        The batch's mean loss in nats and how many images were classified right: float32 () and int64 ().
+    """
     recipe, precision = learner.plan.recipe, learner.plan.precision
     pixels = distort(batch.pixels.float(), learner.plan.affine, generator)
     if recipe.flip:
         pixels = flip_some(pixels, generator)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+    with learning_in(precision, learner.device):
         logits = learner.network(pixels)
     loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
     for group in learner.optimizer.param_groups:
@@ -294,8 +305,8 @@ def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Ge
     learner.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it without types
     learner.optimizer.step()
-    learner.average.update_parameters(learner.network)
-    return loss.item(), int((logits.argmax(dim=1) == batch.labels).sum())
+    learner.average.follow()
+    return loss.detach(), (logits.argmax(dim=1) == batch.labels).sum()
 
 
 def steps_an_epoch(images: Images, recipe: Recipe) -> int:
@@ -345,7 +356,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _seed_epoch(learner: Learner) -> torch.Generator:
     seed = learner.plan.seed * MAX_EPOCHS + learner.epochs_done
     torch.manual_seed(seed)  # dropout draws from the global generator
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(learner.device).manual_seed(seed)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

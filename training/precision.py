@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from training.dataset import Dataset
+from training.device import DeviceName, wait_for
 from training.member import Learner, Plan, train_step
 from training.recipe import Recipe
 from training.run import Precision
@@ -21,13 +22,18 @@ WORTH_IT = 1.2
 
 
 def choose_precision(
-    asked: Literal["auto", "float32", "bfloat16"], recipe: Recipe, threads: int, dataset: Dataset, console: Console
+    asked: Literal["auto", "float32", "bfloat16"],
+    recipe: Recipe,
+    device: DeviceName,
+    threads: int,
+    dataset: Dataset,
+    console: Console,
 ) -> Precision:
     """What was asked for, or whichever is faster here for the first member; says which."""
     if asked != "auto":
         return asked
     torch.set_num_threads(threads)
-    speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32), dataset)
+    speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32, device), dataset)
     chosen: Precision = "bfloat16" if speedup >= WORTH_IT else "float32"
     console.print(
         f"bfloat16 is {speedup:.1f} times as fast as float32 here; training in {chosen}", highlight=False
@@ -43,12 +49,13 @@ def measure_speedup(plan: Plan, dataset: Dataset) -> float:
 def time_step(plan: Plan, precision: torch.dtype, dataset: Dataset) -> float:
     """Median seconds of a few training steps, after one that warms up; nothing is kept."""
     learner = Learner(dataclasses.replace(plan, precision=precision), dataset)
-    generator = torch.Generator().manual_seed(0)
-    batch = dataset.train.select(torch.arange(plan.recipe.batch_images))
+    generator = torch.Generator(learner.device).manual_seed(0)
+    batch = dataset.train.select(torch.arange(plan.recipe.batch_images)).on(learner.device)
     learner.network.train()
     seconds = []
     for _ in range(1 + TIMED_STEPS):
         started = time.perf_counter()
         train_step(learner, batch, plan.recipe.learning_rate, generator)
+        wait_for(learner.device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[1:])

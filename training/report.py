@@ -146,12 +146,25 @@ def _settings(run: Run) -> list[tuple[str, object]]:
     settings = run.settings
     recipe = settings.recipe.model_dump(mode="json", exclude={"stages"} if not settings.recipe.stages else None)
     return [
-        *recipe.items(),
-        ("seeds", ", ".join(map(str, settings.seeds))),
+        *((name, _in_words(value)) for name, value in recipe.items()),
+        ("seeds", _in_words(settings.seeds)),
+        ("device", settings.device),
         ("precision", settings.precision),
         ("threads of each member", settings.threads),
-        ("tools", ", ".join(f"{name} {version}" for name, version in settings.tools.items())),
+        ("tools", _in_words(settings.tools)),
     ]
+
+
+def _in_words(value: object) -> str:
+    """Lists and groups of settings without brackets."""
+    match value:
+        case dict():
+            return ", ".join(f"{name} {part}" for name, part in value.items())
+        case [{}, *_]:
+            return "; ".join(map(_in_words, value))
+        case list() | tuple():
+            return ", ".join(map(_in_words, value))
+    return str(value)
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,6 +1,6 @@
 """A run: members of one recipe trained on one data set, and the folder that holds all of it.
 
-- `settings.json`: what was asked for, resolved: recipe, seeds, data, precision, tool versions.
+- `settings.json`: what was asked for, resolved: recipe, seeds, data, device, precision, tool versions.
 - `member-1/metrics.jsonl`: one line an epoch; `member-1/checkpoint.safetensors`: the trained member; and so on.
 - `predictions.safetensors`: what each member says of every image that it was measured on.
 - `summary.json`: how good each member and their average are.
@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from training.architectures import Network
 from training.checkpoint import CheckpointHeader, load_checkpoint
 from training.dataset import Dataset
+from training.device import DeviceName
 from training.errors import RunError
 from training.files import write_text_whole
 from training.member import CHECKPOINT_FILE, DIVERGED_FILE, Plan, bytes_on_disk, require_trainable
@@ -38,6 +39,8 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """How each member is trained."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """One a member."""
+    device: DeviceName = "cpu"
+    """Where the members learn: which decides the last digits, and so the weights."""
     precision: Precision
     """What convolutions and dense layers computed in while learning."""
     threads: int
@@ -64,6 +67,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         seeds: tuple[int, ...],
         dataset: Dataset,
         *,
+        device: DeviceName,
         precision: Precision,
         threads: int,
         data_path: Path,
@@ -77,6 +81,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         settings = cls(
             recipe=recipe,
             seeds=seeds,
+            device=device,
             precision=precision,
             threads=threads,
             class_labels=dataset.class_labels,
@@ -108,6 +113,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             member,
             self.seeds[member - 1],
             {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision],
+            self.device,
         )
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
-from imaging.files import ImageError, is_grey, read_image
+from imaging.files import ImageError, is_grey, read_image, shown_size
 
 GREY = (1, 8, 8)
 COLOUR = (3, 8, 8)
@@ -156,7 +156,27 @@ def test_damaged_files_never_raise_anything_else(data: st.DataObject) -> None:
     assert found.shape == (1, 8, 8)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
 def test_colours_are_told_by_the_files_mode(mode: str) -> None:
     image = Image.open(io.BytesIO(encode(Image.new(mode, (8, 8)))))
     assert is_grey(image) == (mode in ("1", "L", "LA"))
+
+
+@pytest.mark.parametrize(("colour", "grey"), [((90, 90, 90), True), ((200, 30, 30), False)])
+def test_a_palette_is_grey_if_all_of_it_is(colour: tuple[int, int, int], grey: bool) -> None:
+    picture = Image.new("RGB", (8, 8), colour).quantize(2)
+    assert is_grey(Image.open(io.BytesIO(encode(picture)))) == grey
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("orientation", "shown"), [(1, (8, 5)), (3, (8, 5)), (6, (5, 8)), (8, (5, 8))])
+def test_the_size_is_that_of_the_picture_as_it_is_turned(
+    file_format: str, orientation: int, shown: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (8, 5)).save(file, file_format, exif=exif)
+    opened = Image.open(file)
+    assert shown_size(opened) == shown
+    assert read_image(file.getvalue(), (3, shown[1], shown[0]), 100).shape == (3, shown[1], shown[0])

@@ -10,10 +10,11 @@ import torch
 
 from tests.training.test_launch import Ledger, weights
 from training.command import EXIT_INTERRUPTED, TrainingCommand
+from training.errors import RunError
 from training.fit import main
 from training.launch import Job, jobs_of
 from training.member import EpochMetrics
-from training.run import Run
+from training.run import SETTINGS_FILE, Run
 from training.sources import load_dataset
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -25,12 +26,15 @@ from training.cluster import train_on_ray
 EPOCHS = 150
 MEMBERS = ["--architecture", "linear", "--members", "3", "--threads", "1", "--precision", "float32"]
 MEMORY = 150_000_000
+START_SECONDS = 120
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of one CPU each; the first is the one that the test connects to."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": MEMORY})
+    """One node of one CPU, which the tests connect to, and time to start it in, however busy the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_gcs_server_port_wait_time_s", str(START_SECONDS))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": MEMORY})
     yield cluster
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]
@@ -55,7 +59,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
 ) -> None:
     """Two members learn at once, one on each node; the second is killed; the weights are the local ones."""
     second = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
-    cluster.wait_for_nodes()
+    cluster.wait_for_nodes(START_SECONDS)
 
     class NodeKiller(Ledger):
         killed_at: dict[Job, int] | None = None
@@ -78,6 +82,28 @@ def test_a_lost_node_costs_time_and_nothing_else(
         one, other = weights(run.folder, member), weights(tmp_path / "local", member)
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert main(["--resume", str(run.folder), "--processes", "1"]) == 0, "the run is ready to be summed up"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"threads": 999}, "a member needs 999 processors and the cluster's largest node has 1; name --threads"),
+        ({"device": "cuda"}, "the members learn on a GPU, and no node of the cluster has one; name --device cpu"),
+    ],
+)
+def test_members_that_fit_no_node_are_refused_and_do_not_wait(
+    settings: dict[str, object],
+    reason: str,
+    cluster: Cluster,
+    drawn_digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = begin(drawn_digits, tmp_path / "run", monkeypatch)
+    changed = run.settings.model_copy(update=settings)
+    (run.folder / SETTINGS_FILE).write_text(changed.model_dump_json())
+    with pytest.raises(RunError, match=reason):
+        train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, Ledger())
 
 
 def test_no_cluster_is_said(drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,18 +20,19 @@ import torch
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
 from training.fit import main
-from training.member import CHECKPOINT_FILE, METRICS_FILE, STATE_FILE, Plan
+from training.member import CHECKPOINT_FILE, METRICS_FILE, Plan
 from training.precision import measure_speedup
 from training.recipes import find_recipe
 from training.run import SUMMARY_FILE, Run
 from training.sources import load_dataset
 
 ROOT = Path(__file__).parents[2]
-FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2", "--processes", "1"]
+FAST = ["--architecture", "linear", "--epochs", "2", "--members", "2", "--processes", "1", "--threads", "1"]
+FLOAT32 = ["--precision", "float32"]
 
 
 def arguments(data: Path, run: Path, *more: str) -> list[str]:
-    return ["--data", str(data), "--run", str(run), *FAST, *more]
+    return ["--data", str(data), "--run", str(run), *FAST, *FLOAT32, *more]
 
 
 def test_a_run_holds_all_that_it_came_from_and_came_to(
@@ -65,7 +66,7 @@ def test_the_ensemble_beats_chance_and_its_figures_are_of_the_average(drawn_digi
 
 
 def test_fewer_members_than_the_recipe_has_networks(drawn_digits: Path, tmp_path: Path) -> None:
-    few = ["--members", "1", "--epochs", "1", "--processes", "1", "--precision", "float32"]
+    few = ["--members", "1", "--epochs", "1", "--processes", "1", "--threads", "1", *FLOAT32]
     assert main(["--data", str(drawn_digits), "--run", str(tmp_path / "run"), *few]) == 0
     assert [member.architecture for member in Run.open(tmp_path / "run").read_summary().members] == ["cnn_slim"]
 
@@ -126,7 +127,7 @@ def test_the_environment_gives_the_data_and_nothing_else(
     """CONSORT_THREADS is the server's."""
     monkeypatch.setenv("CONSORT_DATA", str(drawn_digits))
     monkeypatch.setenv("CONSORT_THREADS", "none of ours")
-    assert main(["--run", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["--run", str(tmp_path / "run"), *FAST, *FLOAT32]) == 0
     assert main(["--resume", str(tmp_path / "run")]) == 0
 
 
@@ -196,7 +197,7 @@ def test_the_faster_precision_is_taken_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("training.precision.measure_speedup", lambda *_: speedup)
-    main(arguments(drawn_digits, tmp_path / "run"))
+    main(["--data", str(drawn_digits), "--run", str(tmp_path / "run"), *FAST])
     said = f"bfloat16 is {speedup} times as fast as float32 here; training in {chosen}"
     assert said in capsys.readouterr().out
     assert Run.open(tmp_path / "run").settings.precision == chosen
@@ -221,34 +222,45 @@ def unbroken(drawn_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_resumes_to_the_same_weights(
-    number: signal.Signals, drawn_digits: Path, unbroken: Path, tmp_path: Path
-) -> None:
-    """Stopped amid the second member; asked nicely, it says how to go on."""
-    run = tmp_path / "run"
-    # Where the tests run in a shell's background, Ctrl-C is ignored, and the process would inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def epochs_of(run: Path) -> int:
+    """How many epochs of all members are safe on disk."""
+    return sum(len(file.read_text().splitlines()) for file in run.glob(f"member-*/{METRICS_FILE}"))
+
+
+def stop_on_the_way(command: list[str], run: Path, number: signal.Signals) -> tuple[int, str]:
+    """Begin or continue a run and stop it when some epochs more are done; gives exit code and last words."""
+    wanted = epochs_of(run) + 10
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     give_up = time.monotonic() + 120
-    while not (run / "member-2" / STATE_FILE).exists():
+    while epochs_of(run) < wanted:
         assert process.poll() is None
         assert time.monotonic() < give_up
         time.sleep(0.005)
     process.send_signal(number)
     _, said = process.communicate()
-    if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 130
-        assert f"Continue with: python -m training.fit --resume {run}" in said
-    assert not (run / "member-2" / CHECKPOINT_FILE).exists()
-    subprocess.run([*FIT, "--data", str(drawn_digits), "--resume", str(run)], cwd=ROOT, check=True)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 3)])
+def test_a_stopped_run_resumes_to_the_same_weights(
+    number: signal.Signals, times: int, drawn_digits: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    """Stopped amid its members; asked nicely, it says how to go on; killed, it goes on from wherever it was."""
+    run = tmp_path / "run"
+    resume = [*FIT, "--data", str(drawn_digits), "--resume", str(run)]
+    # Where the tests run in a shell's background, Ctrl-C is ignored, and the process would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [*FIT, "--data", str(drawn_digits), "--run", str(run), *LONG]
+    for _ in range(times):
+        code, said = stop_on_the_way(command, run, number)
+        if number == signal.SIGKILL:
+            assert code == -signal.SIGKILL
+        else:
+            assert code == 130
+            assert f"Continue with: python -m training.fit --resume {run}" in said
+        assert not (run / "member-2" / CHECKPOINT_FILE).exists()
+        command = resume
+    subprocess.run(resume, cwd=ROOT, check=True)
     for member in ("member-1", "member-2"):
         one, other = (load_tensors(folder / member / CHECKPOINT_FILE)[0] for folder in (run, unbroken))
         assert all(torch.equal(one[name], other[name]) for name in one)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from training.dataset import MOST_PROBLEMS_SHOWN
 from training.errors import DataError
@@ -62,6 +63,58 @@ def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
 def test_one_picture_in_colour_makes_all_colour(folder: Path) -> None:
     fill(folder / "dog", 1, mode="RGB")
     assert load_folder(folder, None).image_shape == (3, 8, 8)
+
+
+def test_a_palette_of_greys_is_grey(folder: Path) -> None:
+    Image.new("L", (8, 8), 90).convert("P").save(folder / "dog" / "palette.png")
+    assert load_folder(folder, None).image_shape == (1, 8, 8)
+    Image.new("RGB", (8, 8), "red").quantize(2).save(folder / "dog" / "colours.png")
+    assert load_folder(folder, None).image_shape == (3, 8, 8)
+
+
+def picture_of(mode: str) -> Image.Image:
+    """Red, 8x8, in a mode that has colours; or 118 of 255 in one of greys."""
+    match mode:
+        case "I;16":
+            return Image.fromarray(np.full((8, 8), 118 * 257, np.uint16))
+        case "P":
+            return Image.new("RGB", (8, 8), (200, 30, 30)).quantize(2)
+        case _:
+            return Image.new("RGB", (8, 8), (200, 30, 30)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "file", "seen"),
+    [
+        ("P", "palette.png", (200, 30, 30)),
+        ("RGBA", "transparent.png", (200, 30, 30)),
+        ("CMYK", "printed.jpg", (200, 30, 30)),
+        ("I;16", "deep.png", (118, 118, 118)),
+        ("LA", "grey.png", (81, 81, 81)),
+    ],
+)
+def test_pictures_of_every_mode_are_seen_as_they_look(
+    mode: str, file: str, seen: tuple[int, int, int], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        fill(tmp_path / name, mode="RGB")
+    picture_of(mode).save(tmp_path / "a" / file, quality=95)
+    train = load_folder(tmp_path, None)
+    pixels = torch.cat([train.train.pixels, train.held_out.pixels, train.test.pixels])
+    assert pixels.shape[1:] == (3, 8, 8)
+    wanted = torch.tensor(seen, dtype=torch.float32)
+    assert any((picture.float().mean(dim=(1, 2)) - wanted).abs().max() <= 2 for picture in pixels)
+
+
+def test_sizes_are_those_after_turning(tmp_path: Path) -> None:
+    """As cameras write them: the pixels lie on their side, and a tag says how to turn them."""
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6
+    for name in ("a", "b"):
+        fill(tmp_path / name, size=(20, 16))
+        for number in range(20):
+            Image.new("L", (16, 20), 90).save(tmp_path / name / f"turned-{number}.jpg", exif=sideways)
+    assert load_folder(tmp_path, None).image_shape == (1, 16, 20)
 
 
 @pytest.mark.parametrize(("size", "side", "shape"), [((12, 10), None, (1, 32, 32)), ((8, 8), 16, (1, 16, 16))])

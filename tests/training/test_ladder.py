@@ -12,10 +12,11 @@ from training.recipes import RECIPES, find_recipe
 from training.run import Run
 
 FEW = ["--epochs", "1", "--precision", "float32", "--rungs", "lesson-linear,lesson-dense"]
+ALONE = ["--processes", "1", "--threads", "1"]
 
 
 def climb(data: Path, run: Path, *more: str) -> int:
-    return main(["--data", str(data), "--run", str(run), *FEW, *more])
+    return main(["--data", str(data), "--run", str(run), *FEW, *ALONE, *more])
 
 
 def test_every_rung_is_a_recipe_and_every_lesson_recipe_a_rung() -> None:
@@ -91,5 +92,5 @@ def test_the_staged_rung_keeps_its_epochs() -> None:
 def test_rungs_share_the_cores(drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rungs of one member on four cores: two threads each, not four for whichever comes first."""
     monkeypatch.setattr("training.command.CORES", 4)
-    climb(drawn_digits, tmp_path)
+    assert main(["--data", str(drawn_digits), "--run", str(tmp_path), *FEW]) == 0
     assert [Run.open(tmp_path / rung).settings.threads for rung in ("lesson-linear", "lesson-dense")] == [2, 2]

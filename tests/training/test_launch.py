@@ -100,7 +100,7 @@ def test_a_member_that_diverges_is_stopped_alone_and_makes_no_ensemble(
 ) -> None:
     def diverge(learner, *rest):  # type: ignore[no-untyped-def]
         loss, right = train_step(learner, *rest)
-        return (float("nan") if learner.plan.seed == 1002 else loss), right
+        return (loss * float("nan") if learner.plan.seed == 1002 else loss), right
 
     run = tmp_path / "run"
     with monkeypatch.context() as broken:

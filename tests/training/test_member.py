@@ -18,7 +18,6 @@ from training.member import (
     EpochMetrics,
     Learner,
     Plan,
-    moving_average,
     read_metrics,
     train_epoch,
     train_member,
@@ -186,41 +185,23 @@ def test_too_few_images_for_a_batch_are_refused(dataset: Dataset, tmp_path: Path
 
 
 def test_golden_losses(dataset: Dataset) -> None:
-    """A refactoring of training must not change what it computes: float32, one thread, on the CPU."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        learner = Learner(plan(), dataset)
-        losses = [train_epoch(learner, dataset, Watcher()).train_loss for _ in range(2)]
-    finally:
-        torch.set_num_threads(threads)
-    assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
+    """A refactoring of training must not change what it computes: float32, one thread, on the CPU.
+
+    The order in which vectors of 8 and of 16 numbers are added up decides the fourth digit after eight steps.
+    """
+    vectors = torch.backends.cpu.get_cpu_capability()
+    if vectors not in GOLDEN_LOSSES:
+        pytest.skip(f"the losses on processors with {vectors} are not known")
+    learner = Learner(plan(), dataset)
+    losses = [train_epoch(learner, dataset, Watcher()).train_loss for _ in range(2)]
+    assert losses == pytest.approx(GOLDEN_LOSSES[vectors], rel=1e-4)
 
 
-GOLDEN_LOSSES = [0.2628808571025729, 0.00999869016231969]
-
-
-def blended(decay: float, steps: int) -> float:
-    """What an averaged weight of 0 becomes when it meets a weight of 1."""
-    averaged = torch.zeros(1)
-    moving_average(decay)([averaged], [torch.ones(1)], steps)
-    return averaged.item()
-
-
-@pytest.mark.parametrize(("steps", "moved"), [(0, 0.9), (8, 0.5), (10_000, 0.01)])
-def test_the_average_forgets_its_start(steps: int, moved: float) -> None:
-    """After step n it keeps at most (1 + n) / (10 + n) of itself."""
-    assert blended(0.99, steps) == pytest.approx(moved)
-
-
-def test_no_decay_keeps_the_last_weights() -> None:
-    assert blended(0.0, 5) == 1.0
-
-
-def test_counts_are_copied_not_averaged() -> None:
-    averaged = torch.tensor([3])
-    moving_average(0.99)([averaged], [torch.tensor([7])], 10_000)
-    assert averaged.item() == 7
+GOLDEN_LOSSES = {
+    "AVX512": [0.2628808571025729, 0.00999869016231969],
+    "AVX2": [0.2629446480423212, 0.010038958571385592],
+}
+"""As they were before losses were added up in a tensor, by the processor's vector instructions."""
 
 
 def test_weights_that_break_on_an_epochs_last_step_count_as_diverged(

@@ -63,8 +63,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     classes = sorted(path for path in data.iterdir())
     classes[0].rename(data / "C$#$")
     classes[1].rename(data / "a name much longer than fits below a picture")
-    arguments = ["--members", "3", "--epochs", "1", "--batch-images", "32", "--processes", "1"]
-    assert fit.main(["--data", str(data), "--run", str(folder / "run"), *arguments]) == 0
+    brief = ["--members", "3", "--epochs", "1", "--batch-images", "32"]
+    alone = ["--processes", "1", "--threads", "1", "--precision", "float32"]
+    assert fit.main(["--data", str(data), "--run", str(folder / "run"), *brief, *alone]) == 0
     return Run.open(folder / "run")
 
 
@@ -79,6 +80,13 @@ def test_fit_writes_a_report_that_needs_nothing_else(run: Run) -> None:
         Image.open(io.BytesIO(base64.b64decode(data, validate=True))).load()
     assert "<script" not in html
     assert not re.search(r"https?://|url\(|@import", html)
+
+
+def test_settings_are_said_without_brackets(run: Run) -> None:
+    html = (run.folder / "report.html").read_text()
+    assert "<dt>seeds</dt><dd>1001, 1002, 1003</dd>" in html
+    assert "<dt>device</dt><dd>cpu</dd>" in html
+    assert "<dt>affines</dt><dd>rotation_degrees 8.0, shift 0.1, shear_radians 0.1, zoom 0.1, " in html
 
 
 def test_names_are_text_not_markup(run: Run) -> None:
