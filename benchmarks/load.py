@@ -162,8 +162,8 @@ def _closed_loop(load: Load, begin: float, outcome: Outcome) -> None:
     with _connections(load, load.callers) as (connections, selector):
 
         def call(connection: Connection) -> None:
-            connection.call()
             started[connection] = time.perf_counter()
+            connection.call()
 
         for connection in connections:
             call(connection)
