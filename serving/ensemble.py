@@ -96,9 +96,7 @@ class Ensemble:
         Returns:
             float32 (images, classes).
         """
-        if not self._execution.batch_sizes:
-            return _infer(self._sessions[member], pixels)
-        return _infer_padded(self._sessions[member], pixels, self._execution.padded(len(pixels)))
+        return self._ask(member, pixels)
 
     def time_batch(self) -> float:
         """Median seconds that all members take for a small batch, one after the other."""
@@ -117,12 +115,18 @@ class Ensemble:
         _check_signature(member, session, self.manifest)
         return session
 
+    def _ask(self, member: int, pixels: Pixels) -> Floats:
+        session = self._sessions[member]
+        if not self._execution.batch_sizes:
+            return _infer(session, pixels)
+        return _infer_padded(session, pixels, self._execution.padded(len(pixels)))
+
     def _plan_sizes(self) -> None:
         """Run each size of batch that there is once: no caller is to wait for its plan."""
         for size in self._execution.batch_sizes:
             pixels = np.zeros((size, *self.manifest.input.shape), np.uint8)
             for member in range(len(self._sessions)):
-                self.run_member(member, pixels)
+                self._ask(member, pixels)
 
     def _replay_self_check(self) -> None:
         rounds, tolerance = self._execution.rounds, self.manifest.self_check.tolerance
@@ -145,7 +149,7 @@ class Ensemble:
         check, file = self.manifest.self_check, self.manifest.members[member].file
         pixels = np.frombuffer(check.pixels, np.uint8).reshape(check.images, *self.manifest.input.shape)
         try:
-            found = self.run_member(member, pixels)
+            found = self._ask(member, pixels)
         except Exception as error:  # onnxruntime's own exceptions share no base class but this
             raise BundleRefused(
                 f"{_name(self.manifest)}: self-check failed: {file} does not run: {error}"
