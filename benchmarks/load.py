@@ -1,32 +1,35 @@
 """Load on a server, from processes of its own: callers that wait for each answer, or arrivals at a fixed rate.
 
 Callers in a closed loop slow down with the server and so hide its queue; arrivals at a fixed rate do not. Requests
-are the same bytes each time and replies are not parsed, so that the callers take little of what they measure.
+are the same bytes each time, sent by `frames`, and replies are not parsed, so that the callers take little of what
+they measure.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import multiprocessing
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from selectors import EVENT_READ, BaseSelector, SelectSelector
+from typing import cast
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.frames import Connection
 from protos.consort.v1 import classifier_pb2 as pb
 
 METHOD = "/consort.v1.Classifier/Classify"
 POST = "POST "
 WARM_UP_SECONDS = 0.5
 TIMEOUT_SECONDS = 30.0
+CONNECTIONS = 16
+"""That arrivals at a fixed rate are spread over, so that none has more calls in progress than a server allows."""
 
 
 @dataclass(frozen=True)
@@ -127,41 +130,23 @@ def drive(load: Load, pool: ProcessPoolExecutor, processes: int) -> Outcome:
 def _call_repeatedly(load: Load) -> Outcome:
     outcome = Outcome()
     begin = time.perf_counter() + WARM_UP_SECONDS
-    if load.rate is None:
+    if load.method.startswith(POST):
         with ThreadPoolExecutor(load.callers) as threads:
-            list(threads.map(lambda _: _closed_loop(load, begin, outcome), range(load.callers)))
+            list(threads.map(lambda _: _post_repeatedly(load, begin, outcome), range(load.callers)))
+    elif load.rate is None:
+        _closed_loop(load, begin, outcome)
     else:
         _open_loop(load, load.rate, begin, outcome)
     outcome.elapsed = time.perf_counter() - begin
     return outcome
 
 
-def _closed_loop(load: Load, begin: float, outcome: Outcome) -> None:
-    with _asking(load) as ask:
+def _post_repeatedly(load: Load, begin: float, outcome: Outcome) -> None:
+    with closing(http.client.HTTPConnection(load.target, timeout=TIMEOUT_SECONDS)) as connection:
         while (started := time.perf_counter()) < begin + load.seconds:
-            code = ask()
+            code = _post(connection, load)
             if started >= begin:
                 _note(outcome, load, code, time.perf_counter() - started)
-
-
-@contextmanager
-def _asking(load: Load) -> Iterator[Callable[[], str]]:
-    """A connection, as a function that calls once and gives the status: OK, or another of gRPC's or HTTP's."""
-    if load.method.startswith(POST):
-        connection = http.client.HTTPConnection(load.target, timeout=TIMEOUT_SECONDS)
-        with closing(connection):
-            yield partial(_post, connection, load)
-    else:
-        with _connect(load.target) as channel:
-            yield partial(_call, channel.unary_unary(load.method), load)
-
-
-def _call(method: Any, load: Load) -> str:
-    try:
-        method(load.request, timeout=TIMEOUT_SECONDS)
-    except grpc.RpcError as error:
-        return str(error.code().name)
-    return "OK"
 
 
 def _post(connection: http.client.HTTPConnection, load: Load) -> str:
@@ -171,26 +156,62 @@ def _post(connection: http.client.HTTPConnection, load: Load) -> str:
     return "OK" if response.status == http.HTTPStatus.OK else str(response.status)
 
 
+def _closed_loop(load: Load, begin: float, outcome: Outcome) -> None:
+    """One thread looks after all callers."""
+    started: dict[Connection, float] = {}
+    with _connections(load, load.callers) as (connections, selector):
+
+        def call(connection: Connection) -> None:
+            started[connection] = time.perf_counter()
+            connection.call()
+
+        for connection in connections:
+            call(connection)
+        while started:
+            for connection, _, code in _ended(selector, None):
+                now, since = time.perf_counter(), started.pop(connection)
+                if since >= begin:
+                    _note(outcome, load, code, now - since)
+                if now < begin + load.seconds:
+                    call(connection)
+
+
 def _open_loop(load: Load, rate: float, begin: float, outcome: Outcome) -> None:
     """Calls are due at even intervals; a late one is sent at once, and its delay counts."""
-    lock, all_back = threading.Lock(), threading.Semaphore(0)
-    with _connect(load.target) as channel:
-        classify: Any = channel.unary_unary(load.method)
+    due_at: dict[tuple[Connection, int], float] = {}
+    with _connections(load, CONNECTIONS) as (connections, selector):
+        due, turns = time.perf_counter(), itertools.cycle(connections)
+        while due < begin + load.seconds or due_at:
+            while due <= min(time.perf_counter(), begin + load.seconds):
+                connection = next(turns)
+                due_at[connection, connection.call()] = due
+                due += 1 / rate
+            wait_seconds = max(due - time.perf_counter(), 0.0) if due < begin + load.seconds else None
+            for connection, stream, code in _ended(selector, wait_seconds):
+                since = due_at.pop((connection, stream))
+                if since >= begin:
+                    _note(outcome, load, code, time.perf_counter() - since)
 
-        def note(call: Any, due: float) -> None:
-            with lock:
-                if due >= begin:
-                    _note(outcome, load, call.code().name, time.perf_counter() - due)
-            all_back.release()
 
-        due, sent = time.perf_counter(), 0
-        while due < begin + load.seconds:
-            time.sleep(max(0.0, due - time.perf_counter()))
-            call = classify.future(load.request, timeout=TIMEOUT_SECONDS)
-            call.add_done_callback(partial(note, due=due))
-            due, sent = due + 1 / rate, sent + 1
-        for _ in range(sent):
-            all_back.acquire()
+@contextmanager
+def _connections(load: Load, many: int) -> Iterator[tuple[list[Connection], BaseSelector]]:
+    connections = [Connection(load.target, load.method, load.request, TIMEOUT_SECONDS) for _ in range(many)]
+    with SelectSelector() as selector:  # epoll waits in whole milliseconds
+        for connection in connections:
+            selector.register(connection, EVENT_READ)
+        try:
+            yield connections, selector
+        finally:
+            for connection in connections:
+                connection.close()
+
+
+def _ended(selector: BaseSelector, seconds: float | None) -> Iterator[tuple[Connection, int, str]]:
+    """Calls that have ended, and their status; waits so long for any."""
+    for key, _ in selector.select(seconds):
+        connection = cast(Connection, key.fileobj)
+        for stream, code in connection.receive():
+            yield connection, stream, code
 
 
 def _note(outcome: Outcome, load: Load, code: str, seconds: float) -> None:
@@ -199,8 +220,3 @@ def _note(outcome: Outcome, load: Load, code: str, seconds: float) -> None:
         outcome.images += load.images
     else:
         outcome.refused_seconds.setdefault(code, []).append(seconds)
-
-
-def _connect(target: str) -> grpc.Channel:
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    return grpc.insecure_channel(target, options=options)

@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks.load import METHOD
 from export.manifest import read_manifest
 from serving.access_log import AccessLog
+from serving.admission import Admission
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics, Timing
 from serving.observation import CallWatcher, note_answer, note_question
@@ -94,18 +95,18 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Callable[[], Any]:
         note_answer(TIMING)
         return "answer"
 
-    handler: Any = grpc.unary_unary_rpc_method_handler(behave)
+    handler: Any = grpc.unary_unary_rpc_method_handler(behave, request_deserializer=bytes)
     details: Any = SimpleNamespace(method=METHOD, invocation_metadata=METADATA)
     context: Any = SimpleNamespace(
         invocation_metadata=lambda: METADATA,
         set_trailing_metadata=lambda _metadata: None,
         is_active=lambda: True,
     )
-    interceptor = CallInterceptor(metrics, watchers)
+    interceptor = CallInterceptor(metrics, Admission(1), watchers)
 
     def call() -> Any:
         wrapped: Any = interceptor.intercept_service(lambda _details: handler, details)
-        return Context().run(wrapped.unary_unary, None, context)  # as gRPC does
+        return Context().run(wrapped.stream_unary, iter([b""]), context)  # as gRPC does
 
     return call
 

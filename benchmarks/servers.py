@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+STOP_SECONDS = 30.0
+"""More than our own servers take to drain."""
 FREE_PORTS = ("--grpc-port", "0", "--metrics-port", "0")
 
 
@@ -32,6 +36,17 @@ class Running:
 
 
 @contextmanager
+def starting_on(core: int | None) -> Iterator[None]:
+    """Bind the servers that are started inside to a core, and whatever is started afterwards to the others."""
+    everywhere = os.sched_getaffinity(0)
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    yield
+    if core is not None:
+        os.sched_setaffinity(0, everywhere - {core})
+
+
+@contextmanager
 def run_server(
     *arguments: str,
     module: str = "serving",
@@ -44,7 +59,9 @@ def run_server(
         RuntimeError: It ended before it was ready; its own words come along.
     """
     command = [str(python), "-m", module, *ports, *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603  our own command
+    with subprocess.Popen(  # noqa: S603  our own command
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stderr is not None  # noqa: S101  a pipe was asked for
         said: list[str] = []
         for line in process.stderr:
@@ -60,7 +77,10 @@ def run_server(
             yield Running(process.pid, f"127.0.0.1:{ready['grpc_port']}", ready["metrics_port"])
         finally:
             process.terminate()
-            reader.join()
+            reader.join(STOP_SECONDS)
+            if reader.is_alive():  # some rivals do not stop when they are told to, nor end what they started
+                os.killpg(process.pid, signal.SIGKILL)
+                reader.join()
 
 
 def _read_on(log: IO[str]) -> None:

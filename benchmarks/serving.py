@@ -6,7 +6,6 @@ that a slow minute of the machine falls on all alike. Callers and servers share 
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.in_process import images_per_second
 from benchmarks.load import Load, Outcome, callers, drive
+from benchmarks.servers import starting_on
 from benchmarks.ways import RIVALS, Way, consort, naive
 from machine.cores import available_cores
 
@@ -73,15 +73,11 @@ def main() -> None:
 @contextmanager
 def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
     with ExitStack() as stack:
-        everywhere = os.sched_getaffinity(0)
-        if settings.servers_core is not None:  # what is started now inherits it
-            os.sched_setaffinity(0, {settings.servers_core})
-        ways = [stack.enter_context(naive(settings.bundle))]
-        ways += [stack.enter_context(RIVALS[name](settings.bundle)) for name in settings.rivals]
-        for contender in settings.contenders:
-            ways += stack.enter_context(consort(contender, settings.bundle))
-        if settings.servers_core is not None:
-            os.sched_setaffinity(0, everywhere - {settings.servers_core})
+        with starting_on(settings.servers_core):
+            ways = [stack.enter_context(naive(settings.bundle))]
+            ways += [stack.enter_context(RIVALS[name](settings.bundle)) for name in settings.rivals]
+            for contender in settings.contenders:
+                ways += stack.enter_context(consort(contender, settings.bundle))
         yield ways
 
 

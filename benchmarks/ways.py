@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.load import METHOD, POST, classify_request, pixels_of
-from benchmarks.servers import run_server
+from benchmarks.servers import Running, run_server
 from export.manifest import Manifest, read_manifest
 from protos.open_inference.v2 import grpc_service_pb2 as oip
 
@@ -37,14 +38,21 @@ class Way:
 
 
 @contextmanager
+def serve_contender(contender: str, python: Path | None = None) -> Iterator[tuple[Running, Manifest]]:
+    """Our server as PROVIDER:BUNDLE, if need be by another interpreter, and what it serves."""
+    provider, _, bundle = contender.partition(":")
+    manifest = read_manifest(Path(bundle))
+    pinned = json.dumps({manifest.name: [manifest.version]})
+    models = str(Path(bundle).parent.parent)
+    arguments = ["--models", models, "--pinned-versions", pinned, "--provider", provider, "--log-format", "json"]
+    with run_server(*arguments, python=python or sys.executable) as server:
+        yield server, manifest
+
+
+@contextmanager
 def consort(contender: str, bundle: Path) -> Iterator[list[Way]]:
     """Our server as PROVIDER or PROVIDER:BUNDLE, asked for all members and for early stop."""
-    provider, _, other = contender.partition(":")
-    bundle = Path(other) if other else bundle
-    manifest = read_manifest(bundle)
-    pinned = json.dumps({manifest.name: [manifest.version]})
-    arguments = ["--models", str(bundle.parent.parent), "--pinned-versions", pinned, "--provider", provider]
-    with run_server(*arguments, "--log-format", "json") as server:
+    with serve_contender(contender if ":" in contender else f"{contender}:{bundle}") as (server, manifest):
         yield [
             Way(contender, server.target, partial(_classify, manifest)),
             Way(f"{contender}, early stop", server.target, partial(_classify, manifest, early_stop=True)),

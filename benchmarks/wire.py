@@ -1,7 +1,8 @@
 """What gRPC alone costs in Python: calls like `Classify` that do nothing, answered by threads and by asyncio.
 
-`python -m benchmarks.wire` starts both servers, asks them in turn, and prints calls a second and the server's own
-processor time a call. The rest of a `Classify` call is Consort's.
+`python -m benchmarks.wire` starts the servers, asks them in turn, and prints calls a second and the server's own
+processor time a call. The rest of a `Classify` call is Consort's. asyncio runs on uvloop as well where that is
+installed, which it need not be.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +42,8 @@ class WireSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.wire", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    serve: Literal["threads", "asyncio"] | None = None
-    """Be one of the servers, instead of measuring both."""
+    serve: Literal["threads", "asyncio", "uvloop"] | None = None
+    """Be one of the servers, instead of measuring all."""
     callers: list[int] = [1, 8, 32]
     """How many call at the same time."""
     seconds: float = Field(3.0, gt=0)
@@ -56,29 +61,29 @@ def main() -> None:
     settings = WireSettings(_cli_parse_args=True)
     if settings.serve == "threads":
         serve_by_threads(settings.grpc_port)
-    elif settings.serve == "asyncio":
-        asyncio.run(serve_by_asyncio(settings.grpc_port))
+    elif settings.serve:
+        factory = import_module("uvloop").new_event_loop if settings.serve == "uvloop" else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(serve_by_asyncio(settings.grpc_port))
     else:
         measure(settings)
 
 
 def measure(settings: WireSettings) -> None:
-    """Ask both servers in turn."""
+    """Ask all servers in turn."""
     request = classify_request(pixels_of(1, (1, 28, 28)), "mnist")
     measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    with (
-        callers(1) as pool,
-        run_server("--serve", "threads", module="benchmarks.wire") as threads,
-        run_server("--serve", "asyncio", module="benchmarks.wire") as loop,
-    ):
+    with ExitStack() as stack:
+        pool = stack.enter_context(callers(1))
+        names = ("threads", "asyncio", *(["uvloop"] if find_spec("uvloop") else []))
+        servers = [stack.enter_context(run_server("--serve", name, module="benchmarks.wire")) for name in names]
         for _ in range(settings.rounds):
-            for name, server in (("threads", threads), ("asyncio", loop)):
-                for many in settings.callers:
-                    before = processor_seconds(server.pid)
-                    outcome = drive(Load(server.target, request, 1, many, settings.seconds), pool, 1)
-                    spent = processor_seconds(server.pid) - before
-                    calls = len(outcome.seconds) * (1 + WARM_UP_SECONDS / settings.seconds)
-                    measured.setdefault((name, many), []).append((outcome.images_per_second(), spent / calls))
+            for (name, server), many in product(zip(names, servers, strict=True), settings.callers):
+                before = processor_seconds(server.pid)
+                outcome = drive(Load(server.target, request, 1, many, settings.seconds), pool, 1)
+                spent = processor_seconds(server.pid) - before
+                calls = len(outcome.seconds) * (1 + WARM_UP_SECONDS / settings.seconds)
+                measured.setdefault((name, many), []).append((outcome.images_per_second(), spent / calls))
     table = Table("server", "callers", "calls/s", "range", "processor us a call")
     for (name, many), rounds in measured.items():
         rates, costs = zip(*rounds, strict=True)

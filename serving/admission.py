@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from typing import NoReturn
 
 import grpc
 
@@ -17,6 +18,8 @@ from serving.metrics import Timing
 from serving.models import Model
 from serving.observation import note_answer, note_question
 
+LIMITED_METHODS = frozenset({"/consort.v1.Classifier/Classify", "/inference.GRPCInferenceService/ModelInfer"})
+"""Those that ask a model."""
 RETRY_SECONDS = 0.1
 """When to try again after too many calls were in progress."""
 
@@ -29,24 +32,33 @@ class Admission:
         self._free = threading.Semaphore(max_concurrent_calls)
         self._calls: set[AdmittedCall] = set()
 
-    @contextmanager
-    def admit(self, context: grpc.ServicerContext) -> Iterator[AdmittedCall]:
-        """Hold a place for a call, from before its request is decoded until its reply is ready.
+    def take_place(self) -> bool:
+        """Hold a place for a call, from before a thread is spent on it; False if all are taken."""
+        return self._free.acquire(blocking=False)
+
+    def give_place_back(self) -> None:
+        """Let another call have the place."""
+        self._free.release()
+
+    def refuse(self) -> NoReturn:
+        """Turn a call away that found no place.
 
         Raises:
-            TooManyCalls: All places are taken.
+            TooManyCalls: Always.
         """
-        if not self._free.acquire(blocking=False):
-            raise TooManyCalls(
-                f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
-            )
+        raise TooManyCalls(
+            f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
+        )
+
+    @contextmanager
+    def admit(self, context: grpc.ServicerContext) -> Iterator[AdmittedCall]:
+        """Keep account of a call that has its place, from before it is decoded until its reply is ready."""
         call = AdmittedCall(context)
         self._calls.add(call)  # adding, discarding and copying are one step each: no lock
         try:
             yield call
         finally:
             self._calls.discard(call)
-            self._free.release()
 
     def in_progress(self) -> set[AdmittedCall]:
         """The calls that have their place now. A call has it before it finds its model."""

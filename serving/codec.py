@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -138,7 +137,7 @@ def encode_classifications(
 
 def encode_timing(timing: Timing) -> pb.Timing:
     """Both have the same fields."""
-    return pb.Timing(**asdict(timing))
+    return pb.Timing(**vars(timing))
 
 
 def encode_summary(manifest: Manifest, latest: bool, labels: list[str]) -> pb.ModelSummary:

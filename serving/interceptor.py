@@ -12,6 +12,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from serving.admission import LIMITED_METHODS, Admission
 from serving.errors import (
     CallerGone,
     ControlOff,
@@ -26,6 +27,7 @@ from serving.errors import (
 )
 from serving.metrics import Metrics
 from serving.observation import CallWatch, CallWatcher
+from serving.same_thread import SameThread
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -47,6 +49,9 @@ MAX_BLOCKING_STREAMS = 4
 """Streams that hold a thread each, such as reflection's; fewer than the server's spare threads."""
 INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
 
+AT_ONCE = SameThread()
+"""Refusals wait for no thread and take none, however many there are."""
+
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
 Behavior = Callable[[Any, grpc.ServicerContext], Any]
 Parse = Callable[[bytes], Any] | None
@@ -57,8 +62,9 @@ log = structlog.get_logger()
 class CallInterceptor(grpc.ServerInterceptor):
     """Wraps the calls of every service on the server."""
 
-    def __init__(self, metrics: Metrics, watchers: Sequence[CallWatcher] = ()) -> None:
+    def __init__(self, metrics: Metrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
         self._metrics = metrics
+        self._admission = admission
         self._watch = CallWatch(watchers)
         self._streams: set[grpc.ServicerContext] = set()
         self._free_streams = threading.Semaphore(MAX_BLOCKING_STREAMS)
@@ -81,13 +87,34 @@ class CallInterceptor(grpc.ServerInterceptor):
             return None
         parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            answer = self._observe(handler_call_details.method, _parse_first(parse, handler.unary_unary))
+            full_method = handler_call_details.method
+            answer = self._observe(full_method, _parse_first(parse, handler.unary_unary))
+            if full_method in LIMITED_METHODS:
+                # As a stream of one message: whoever is refused is not waited for.
+                limited = self._limit(full_method, answer)
+                return grpc.stream_unary_rpc_method_handler(limited, response_serializer=serialize)
             return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
         if handler.unary_stream:
             stream = self._hold(_parse_in_stream(parse, handler.unary_stream))
             return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
         stream = self._hold(_parse_in_stream(parse, cast(Behavior, handler.stream_stream)))
         return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialize)
+
+    def _limit(self, full_method: str, behavior: Behavior) -> Behavior:
+        """`behavior`, if there is a place for the call; if not, a refusal on the thread that calls arrive on."""
+        if not self._admission.take_place():
+            refusal = self._observe(full_method, lambda *_: self._admission.refuse())
+            refusal.experimental_thread_pool = AT_ONCE  # type: ignore[attr-defined]  # where gRPC looks for it
+            return refusal
+
+        def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            """Wait for the message, and answer; a call that ends without one counts as one with an empty one."""
+            try:
+                return behavior(next(messages, b""), context)
+            finally:
+                self._admission.give_place_back()
+
+        return answer
 
     def _observe(self, full_method: str, behavior: Behavior) -> Behavior:
         method = full_method.rpartition("/")[2]

@@ -22,12 +22,22 @@ class Execution:
         extra: The extra of this package that installs it.
         options: For the execution provider.
         rounds: Whether values are rounded to bfloat16 on the way: answers then differ from float32's by design.
+        batch_sizes: The only sizes of batches that it is given, in order, where a new size costs it a new plan;
+            batches between them are padded. None if any size will do.
     """
 
     name: str
     extra: str
     options: Mapping[str, str] = field(default_factory=dict)
     rounds: bool = False
+    batch_sizes: tuple[int, ...] = ()
+
+    def padded(self, images: int) -> int:
+        """How large a batch of so many images is made: the next size, or a multiple of the largest."""
+        if not self.batch_sizes:
+            return images
+        largest = self.batch_sizes[-1]
+        return next((size for size in self.batch_sizes if size >= images), -(-images // largest) * largest)
 
 
 def _openvino(precision: str) -> dict[str, str]:
@@ -40,7 +50,8 @@ EXECUTIONS: dict[Provider, Execution] = {
     "cpu": Execution("CPUExecutionProvider", "cpu"),
     "openvino": Execution("OpenVINOExecutionProvider", "openvino", _openvino("f32")),
     "openvino-bfloat16": Execution("OpenVINOExecutionProvider", "openvino", _openvino("bf16"), rounds=True),
-    "cuda": Execution("CUDAExecutionProvider", "cuda"),
+    # cuDNN searches for the fastest convolutions anew for each size. TF32 would round what must be float32.
+    "cuda": Execution("CUDAExecutionProvider", "cuda", {"use_tf32": "0"}, batch_sizes=(1, 8, 32, 64)),
 }
 
 onnxruntime.disable_telemetry_events()  # beside the variable in serving/__init__.py, for other platforms

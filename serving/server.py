@@ -46,7 +46,7 @@ SIGNAL_SECONDS = 0.5
 """How long a signal may go unnoticed."""
 
 SPARE_THREADS = 8
-"""Beyond those that may wait for inference: they refuse what is too much, and answer health checks meanwhile."""
+"""Beyond those that may wait for inference: they answer health checks meanwhile."""
 
 log = structlog.get_logger()
 
@@ -101,7 +101,9 @@ class Server:
         self._rollout.start()
         self._watcher = Watcher(self._rollout, self._metrics, settings.watch_seconds)
         self._health = Health()
-        self._interceptor = CallInterceptor(self._metrics, [*self._tracing, *open_access_log(settings)])
+        self._interceptor = CallInterceptor(
+            self._metrics, self._admission, [*self._tracing, *open_access_log(settings)]
+        )
         self._grpc = self._build_grpc()
 
     def open(self, grpc_port: int) -> None:

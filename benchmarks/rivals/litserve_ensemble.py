@@ -1,10 +1,8 @@
 """The members in LitServe: `python -m benchmarks.rivals.litserve_ensemble BUNDLE`.
 
 It speaks HTTP alone. Pixels travel as base64 in JSON, quicker than lists of numbers; a worker a core, and calls
-that wait run together.
+that wait run together. LitServe reads the annotations below as types, so that they must not be strings.
 """
-
-from __future__ import annotations
 
 import base64
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 import structlog
 
 from export.manifest import MANIFEST_FILE, sha256_of
-from serving.ensemble import Ensemble, load_ensemble
+from serving.ensemble import Ensemble, Pixels, load_ensemble
 from serving.errors import BundleRefused, ProviderInactive
-from serving.providers import open_session, require_provider
+from serving.providers import EXECUTIONS, open_session, require_provider
 from tests.bundles import StubMember, stub_graph, write_bundle
 
 
@@ -151,6 +152,49 @@ def test_a_provider_that_is_not_installed_is_refused() -> None:
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(ProviderInactive, match=r"'cuda' was asked for, but .* has only .*install consort\[cuda\]"):
         require_provider("cuda")
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that run, once the provider cpu has fixed ones, as cuda does."""
+    fixed = dataclasses.replace(EXECUTIONS["cuda"], name=EXECUTIONS["cpu"].name, options={})
+    monkeypatch.setitem(EXECUTIONS, "cpu", fixed)
+    seen: list[int] = []
+    bind = onnxruntime.IOBinding.bind_cpu_input
+
+    def note(binding: onnxruntime.IOBinding, name: str, pixels: Pixels) -> None:
+        seen.append(len(pixels))
+        bind(binding, name, pixels)
+
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_cpu_input", note)
+    return seen
+
+
+def test_fixed_sizes_of_batches_change_no_answer(request: pytest.FixtureRequest) -> None:
+    """Bit for bit, of networks that ship."""
+    folder = Path("models/mnist-small/1")
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 1, 28, 28), np.uint8)
+    counts = (1, 3, 32, 70)
+    free = load(folder)
+    expected = [free.run_member(0, pixels[:images]) for images in counts]
+    sizes = request.getfixturevalue("sizes")
+    fixed = load(folder)
+    sizes.clear()
+    for images, answer in zip(counts, expected, strict=True):
+        np.testing.assert_array_equal(fixed.run_member(0, pixels[:images]), answer)
+    assert sizes == [1, 8, 32, 128]
+
+
+def test_every_size_is_planned_when_a_bundle_is_loaded(folder: Path, sizes: list[int]) -> None:
+    """After the self-check, of each of the two members."""
+    load(folder)
+    assert sizes[2:] == [1, 1, 8, 8, 32, 32, 64, 64]
+
+
+def test_a_gpu_computes_in_float32_at_few_sizes() -> None:
+    execution = EXECUTIONS["cuda"]
+    assert execution.options == {"use_tf32": "0"}
+    assert [execution.padded(images) for images in (1, 2, 9, 33, 64, 65, 256)] == [1, 8, 32, 64, 64, 128, 256]
 
 
 def test_a_provider_that_falls_back_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

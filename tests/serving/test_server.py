@@ -23,6 +23,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.fuzzing.peers import Peer
+from benchmarks.load import METHOD
 from benchmarks.servers import Running
 from imaging.files import fit_image
 from protos.consort.v1 import classifier_pb2 as pb
@@ -75,6 +77,15 @@ def raw(
 def calls_counted(code: str) -> tuple[str, frozenset[tuple[str, str]]]:
     """The sample that counts Classify calls that ended with a code."""
     return "consort_call_seconds_count", frozenset({("method", "Classify"), ("code", code)})
+
+
+def is_answered(client: Client) -> bool:
+    """Whether a call is answered now, and not refused."""
+    try:
+        client.classify(BLACK)
+    except CallError:
+        return False
+    return True
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
@@ -346,6 +357,36 @@ class TestRefusals:
             assert reply.status == health_pb2.HealthCheckResponse.SERVING
             gate.open()
             assert len(running.result().classifications) == 1
+
+    def test_who_is_refused_is_not_waited_for(self, models: Path, gate: Gate, start_server: StartServer) -> None:
+        """The refusal comes although the message never does."""
+        server = start_server(models, max_concurrent_calls=1)
+        with grpc.insecure_channel(target(server)) as channel, Peer(target(server)) as peer:
+            running = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=10)
+            gate.wait_until_held()
+            peer.begin(METHOD)
+            assert peer.code() == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+            gate.open()
+            assert len(running.result().classifications) == 1
+
+    def test_who_leaves_before_the_message_gives_the_place_back(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        server = start_server(models, max_concurrent_calls=1)
+        arrived = ("consort_arrived_calls_total", frozenset({("method", "Classify")}))
+        with Client(target(server)) as client:
+            with Peer(target(server)) as peer:
+                peer.begin(METHOD)
+                wait_for(lambda: scrape(server).get(arrived) == 1)
+                assert refused(client, raw())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+            wait_for(lambda: is_answered(client))
+
+    def test_a_call_without_a_message_has_no_images(self, models: Path, start_server: StartServer) -> None:
+        with grpc.insecure_channel(target(start_server(models))) as channel:
+            call: Any = channel.stream_unary(METHOD)
+            with pytest.raises(grpc.RpcError, match="the request has no images") as error:
+                call(iter(()), timeout=10)
+            assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
     def test_our_own_failures_tell_callers_nothing(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
