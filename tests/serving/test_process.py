@@ -146,6 +146,7 @@ def test_health_says_whether_it_serves(models: Path) -> None:
         (["--access-log-share", "2"], "SettingsError: access_log_share: Input should be less than or equal to 1"),
         (["--drain-delay-seconds", "-1"], "SettingsError: drain_delay_seconds: Input should be greater than"),
         (["--host", "nowhere.invalid"], "PortTaken: metrics port nowhere.invalid:0 cannot be opened"),
+        (["--tokens", "/nowhere"], "CredentialsRefused: /nowhere cannot be read: No such file or directory"),
         (["--provider", "cuda"], "ProviderInactive: provider 'cuda' was asked for"),
     ],
 )
