@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
 from explorer.errors import FolderMissing, SettingsError
 from export.manifest import explain
+from machine.config_file import ConfigFileError, ConfiguredSettings
 from serving.client import DEFAULT_TARGET
 
 REPORT_FILE = "report.html"
 
 
-class ExplorerSettings(BaseSettings):
+class ExplorerSettings(ConfiguredSettings):
     """Serve the explorer's page. Options are also variables, CONSORT_EXPLORER_..., and keys in --config."""
 
     model_config = SettingsConfigDict(
@@ -73,37 +72,6 @@ class ExplorerSettings(BaseSettings):
         """The run's report."""
         return self.run / REPORT_FILE if self.run else None
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags come before all of these."""
-        return init_settings, env_settings, _ConfigFile(settings_cls)
-
-
-class _ConfigFile(PydanticBaseSettingsSource):
-    """The TOML file that a flag or the environment names."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: the file is read as a whole."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        path = self.current_state.get("config")
-        if path is None:
-            return {}
-        try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"config file {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"config file {path} is no TOML: {error}") from error
-
 
 def read_settings(arguments: list[str]) -> ExplorerSettings:
     """Resolve the settings from flags, environment and file.
@@ -116,5 +84,7 @@ def read_settings(arguments: list[str]) -> ExplorerSettings:
         return ExplorerSettings(_cli_parse_args=arguments)
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
+    except ConfigFileError as error:
+        raise SettingsError(str(error)) from error
     except UnknownFlag as error:
         raise SettingsError(f"{error}; see python -m explorer --help") from error

@@ -1,1 +1,1 @@
-"""What the machine lets this process use. Knows the standard library alone."""
+"""What a process finds where it runs: its cores, and a file of settings. Imports nothing of the project."""

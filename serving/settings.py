@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
 from export.manifest import explain
+from machine.config_file import ConfigFileError
 from serving.errors import SettingsError
 from serving.security.settings import SecuritySettings
 
@@ -67,7 +66,7 @@ class ServerSettings(SecuritySettings):
     """Port for gRPC; 0 takes a free one."""
     metrics_port: int = Field(8002, ge=0, le=65535)
     """Port for Prometheus metrics over HTTP, at /metrics; 0 takes a free one."""
-    provider: Provider | Literal["auto"] = "cpu"
+    provider: Literal[Provider, "auto"] = "cpu"
     """onnxruntime execution provider; the server does not start if it is not active. auto times those that are
     installed and takes the fastest that passes the bundle's self-check, so none that rounds to bfloat16."""
     threads: int | None = Field(None, ge=1, le=1024)
@@ -135,37 +134,6 @@ class ServerSettings(SecuritySettings):
             raise ValueError(f"pinned_versions names no version of {', '.join(empty)}")
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags come before all of these."""
-        return init_settings, env_settings, _ConfigFile(settings_cls)
-
-
-class _ConfigFile(PydanticBaseSettingsSource):
-    """The TOML file that a flag or the environment names."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: the file is read as a whole."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        path = self.current_state.get("config")
-        if path is None:
-            return {}
-        try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"config file {path} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"config file {path} is no TOML: {error}") from error
-
 
 def read_settings(arguments: list[str]) -> ServerSettings:
     """Resolve the settings from flags, environment and file.
@@ -177,6 +145,8 @@ def read_settings(arguments: list[str]) -> ServerSettings:
         return ServerSettings(_cli_parse_args=arguments)
     except ValidationError as error:
         raise SettingsError(explain(error)) from error
+    except ConfigFileError as error:
+        raise SettingsError(str(error)) from error
     except UnknownFlag as error:
         raise SettingsError(f"{error}; see python -m serving --help") from error
 

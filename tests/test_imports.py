@@ -21,7 +21,7 @@ ALLOWED = {
     "training": {"imaging", "machine"},
     "export": {"training"},
     "serving": {"protos", "export.manifest", "imaging", "machine"},
-    "explorer": {"serving.client", "protos", "export.manifest", "imaging"},
+    "explorer": {"serving.client", "protos", "export.manifest", "imaging", "machine"},
 }
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from machine.config_file import ConfiguredSettings
 
 
-class SecuritySettings(BaseSettings):
+class SecuritySettings(ConfiguredSettings):
     """The part of the server's settings that docs/security.md is about."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True)
