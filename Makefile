@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/*/*/*.proto)
 RUN ?= runs/mnist
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed constraints clean swaps faults explore inspect screenshots
+.PHONY: help run test fit export lint types check format protos schema accuracy startup ground rivals speed tradeoffs constraints clean swaps faults explore inspect screenshots
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,10 @@ speed: $(DEVELOP) ## Measure the server beside a naive one, under overload, and 
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.wire
+
+tradeoffs: $(DEVELOP) ## Measure accuracy against images a second, early stop included; needs MNIST
+	$(BIN)/python -m benchmarks.efforts
+	$(BIN)/python -m benchmarks.tradeoffs --plot docs/images/tradeoffs.png
 
 faults: $(DEVELOP) ## Kill and restart servers under load, and count what callers notice
 	$(BIN)/python -m benchmarks.faults

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+TICKS = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 30.0
 """More than our own servers take to drain."""
 FREE_PORTS = ("--grpc-port", "0", "--metrics-port", "0")
@@ -33,6 +34,19 @@ class Running:
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found is not None  # noqa: S101  Linux reports it of every process
         return int(found[1]) / 1e3
+
+    def processor_seconds(self) -> float:
+        """What it and all that it started have used of the processor, in user and kernel mode."""
+        return sum(_processor_seconds(stat, self.pid) for stat in Path("/proc").glob("[0-9]*/stat"))
+
+
+def _processor_seconds(stat: Path, session: int) -> float:
+    """Of one process, if it belongs to a session."""
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS if int(fields[3]) == session else 0.0
 
 
 @contextmanager

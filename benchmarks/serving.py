@@ -1,7 +1,8 @@
 """Images a second and latencies of the server beside a naive one and beside onnxruntime alone.
 
 `python -m benchmarks.serving` starts all of them on the same bundle and asks them in turn, several rounds over, so
-that a slow minute of the machine falls on all alike. Callers and servers share the cores.
+that a slow minute of the machine falls on all alike. Callers and servers share the cores. The processor time that
+a server spends on an image says what it costs, however much else runs on the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.in_process import images_per_second
-from benchmarks.load import Load, Outcome, callers, drive
+from benchmarks.load import WARM_UP_SECONDS, Load, Outcome, callers, drive
 from benchmarks.servers import starting_on
 from benchmarks.ways import RIVALS, Way, consort, naive
 from machine.cores import available_cores
@@ -53,6 +54,7 @@ def main() -> None:
     """Print a table for each load."""
     settings = ServingSettings(_cli_parse_args=True)
     measured: dict[tuple[int, int], dict[str, list[Outcome]]] = {load: {} for load in settings.loads}
+    costs: dict[tuple[int, int, str], list[float]] = {}
     limits: dict[int, list[float]] = {}
     with ExitStack() as stack:
         ways = stack.enter_context(_ways(settings))
@@ -60,14 +62,21 @@ def main() -> None:
         for _ in range(settings.rounds):
             for (many, images), outcomes in measured.items():
                 for way in ways:
-                    load = Load(way.target, way.request(images), images, many, settings.seconds, method=way.method)
-                    outcomes.setdefault(way.name, []).append(drive(load, pool, settings.processes))
+                    target, before = way.server.target, way.server.processor_seconds()
+                    load = Load(target, way.request(images), images, many, settings.seconds, method=way.method)
+                    outcome = drive(load, pool, settings.processes)
+                    spent = way.server.processor_seconds() - before
+                    outcomes.setdefault(way.name, []).append(outcome)
+                    costs.setdefault((many, images, way.name), []).append(
+                        spent / (outcome.images * (1 + WARM_UP_SECONDS / settings.seconds))
+                    )
             for images in sorted({images for _, images in measured}):
                 cores = 1 if settings.servers_core is not None else available_cores()
                 limit = images_per_second(settings.bundle, images, cores, settings.seconds)
                 limits.setdefault(images, []).append(limit)
     for (many, images), outcomes in measured.items():
-        _print(many, images, outcomes, limits[images])
+        own = {name: statistics.median(costs[many, images, name]) for name in outcomes}
+        _print(many, images, outcomes, own, limits[images])
 
 
 @contextmanager
@@ -81,8 +90,12 @@ def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
         yield ways
 
 
-def _print(many: int, images: int, outcomes: dict[str, list[Outcome]], limits: list[float]) -> None:
-    table = Table("", "images/s", "range", "times naive", "of the limit", "p50 ms", "p95 ms", "p99 ms")
+def _print(
+    many: int, images: int, outcomes: dict[str, list[Outcome]], costs: dict[str, float], limits: list[float]
+) -> None:
+    table = Table(
+        "", "images/s", "range", "times naive", "of the limit", "processor ms", "p50 ms", "p95 ms", "p99 ms"
+    )
     table.title = f"{many} callers, {images} images a call"
     table.title_justify = "left"
     naive = _median_rate(outcomes["naive"])
@@ -92,10 +105,18 @@ def _print(many: int, images: int, outcomes: dict[str, list[Outcome]], limits: l
         rate = statistics.median(rates)
         latencies = [f"{statistics.median(run.percentile_ms(p) for run in runs):.1f}" for p in (50, 95, 99)]
         spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-        table.add_row(name, f"{rate:,.0f}", spread, f"{rate / naive:.2f}", f"{rate / limit:.2f}", *latencies)
+        table.add_row(
+            name,
+            f"{rate:,.0f}",
+            spread,
+            f"{rate / naive:.2f}",
+            f"{rate / limit:.2f}",
+            f"{costs[name] * 1e3:.2f}",
+            *latencies,
+        )
     spread = f"{min(limits):,.0f} to {max(limits):,.0f}"
-    table.add_row("onnxruntime alone", f"{limit:,.0f}", spread, f"{limit / naive:.2f}", "1.00", "", "", "")
-    Console(width=110).print(table)
+    table.add_row("onnxruntime alone", f"{limit:,.0f}", spread, f"{limit / naive:.2f}", "1.00", "", "", "", "")
+    Console(width=125).print(table)
 
 
 def _median_rate(runs: list[Outcome]) -> float:

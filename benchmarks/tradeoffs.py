@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
@@ -76,6 +77,7 @@ EFFORTS = (
     Effort("3 members", max_members=3),
     Effort("1 member", max_members=1),
 )
+MARKS = dict(zip((effort.name for effort in EFFORTS), "os^D", strict=True))
 
 
 @dataclass(frozen=True)
@@ -154,26 +156,24 @@ def tabulate(points: list[Point]) -> Table:
 
 
 def plot(points: list[Point]) -> Figure:
-    """Test error against the median of images a second, a colour a contender."""
+    """Test error against the median of images a second, a colour a contender and a mark an effort."""
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
     axes = figure.subplots()
     for number, contender in enumerate(dict.fromkeys(point.contender for point in points)):
         mine = sorted(
-            (statistics.median(point.rates), 100 * (1 - point.accuracy), point.effort.name)
+            (statistics.median(point.rates), 100 * (1 - point.accuracy), MARKS[point.effort.name])
             for point in points
             if point.contender == contender
         )
-        axes.plot(
-            [rate for rate, _, _ in mine],
-            [error for _, error, _ in mine],
-            "o-",
-            lw=1,
-            color=f"C{number}",
-            label=contender,
-        )
-        for rate, error, name in mine:
-            axes.annotate(name, (rate, error), textcoords="offset points", xytext=(5, 5), fontsize=7)
+        rates, errors = [rate for rate, _, _ in mine], [error for _, error, _ in mine]
+        axes.plot(rates, errors, lw=1, color=f"C{number}", label=contender)
+        for rate, error, mark in mine:
+            axes.plot(rate, error, mark, ms=7, color=f"C{number}")
+    for effort, mark in MARKS.items():
+        axes.plot([], [], mark, color="#8a8f98", label=effort)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xticks([500, 1000, 2000, 5000, 10_000])
     axes.set_xlabel("images a second, 2 callers with 32 images a call")
     axes.set_ylabel("test images read wrong, %")
     axes.spines[["top", "right"]].set_visible(False)

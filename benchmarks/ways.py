@@ -26,13 +26,13 @@ class Way:
 
     Attributes:
         name: To print.
-        target: Host and port of the server.
+        server: Which answers.
         request: The message that asks for so many images.
         method: As `Load.method`.
     """
 
     name: str
-    target: str
+    server: Running
     request: Callable[[int], bytes]
     method: str = METHOD
 
@@ -54,8 +54,8 @@ def consort(contender: str, bundle: Path) -> Iterator[list[Way]]:
     """Our server as PROVIDER or PROVIDER:BUNDLE, asked for all members and for early stop."""
     with serve_contender(contender if ":" in contender else f"{contender}:{bundle}") as (server, manifest):
         yield [
-            Way(contender, server.target, partial(_classify, manifest)),
-            Way(f"{contender}, early stop", server.target, partial(_classify, manifest, early_stop=True)),
+            Way(contender, server, partial(_classify, manifest)),
+            Way(f"{contender}, early stop", server, partial(_classify, manifest, early_stop=True)),
         ]
 
 
@@ -63,7 +63,7 @@ def consort(contender: str, bundle: Path) -> Iterator[list[Way]]:
 def naive(bundle: Path) -> Iterator[Way]:
     """What most people write first."""
     with run_server("--bundle", str(bundle), module="benchmarks.naive") as server:
-        yield Way("naive", server.target, partial(_classify, read_manifest(bundle)))
+        yield Way("naive", server, partial(_classify, read_manifest(bundle)))
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def mlserver(bundle: Path) -> Iterator[Way]:
     """MLServer, over gRPC."""
     module, python = "benchmarks.rivals.mlserver_ensemble", ENVIRONMENTS / "mlserver/bin/python"
     with run_server(str(bundle), module=module, python=python, ports=()) as server:
-        yield Way("mlserver", server.target, partial(_model_infer, read_manifest(bundle)), MODEL_INFER)
+        yield Way("mlserver", server, partial(_model_infer, read_manifest(bundle)), MODEL_INFER)
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def litserve(bundle: Path) -> Iterator[Way]:
     """LitServe, over HTTP."""
     module, python = "benchmarks.rivals.litserve_ensemble", ENVIRONMENTS / "litserve/bin/python"
     with run_server(str(bundle), module=module, python=python, ports=()) as server:
-        yield Way("litserve", server.target, partial(_json, read_manifest(bundle)), f"{POST}/predict")
+        yield Way("litserve", server, partial(_json, read_manifest(bundle)), f"{POST}/predict")
 
 
 RIVALS: dict[str, Callable[[Path], AbstractContextManager[Way]]] = {"mlserver": mlserver, "litserve": litserve}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import grpc
@@ -32,7 +30,6 @@ from benchmarks.servers import run_server
 
 REPLY = bytes(200)
 THREADS = 136
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class WireSettings(BaseSettings):
@@ -79,9 +76,9 @@ def measure(settings: WireSettings) -> None:
         servers = [stack.enter_context(run_server("--serve", name, module="benchmarks.wire")) for name in names]
         for _ in range(settings.rounds):
             for (name, server), many in product(zip(names, servers, strict=True), settings.callers):
-                before = processor_seconds(server.pid)
+                before = server.processor_seconds()
                 outcome = drive(Load(server.target, request, 1, many, settings.seconds), pool, 1)
-                spent = processor_seconds(server.pid) - before
+                spent = server.processor_seconds() - before
                 calls = len(outcome.seconds) * (1 + WARM_UP_SECONDS / settings.seconds)
                 measured.setdefault((name, many), []).append((outcome.images_per_second(), spent / calls))
     table = Table("server", "callers", "calls/s", "range", "processor us a call")
@@ -114,12 +111,6 @@ async def serve_by_asyncio(port: int) -> None:
     await server.start()
     _say_ready(opened)
     await server.wait_for_termination()
-
-
-def processor_seconds(pid: int) -> float:
-    """What a process has used of the processor, in user and kernel mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def _answer_classify(server: Any, behavior: Callable[[Any, Any], Any]) -> None:

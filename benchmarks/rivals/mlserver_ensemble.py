@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from tempfile import mkdtemp
 
 from mlserver import MLModel, MLServer, ModelSettings, Settings, types
 from mlserver.codecs import NumpyCodec
@@ -42,6 +43,7 @@ def main() -> None:
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=free_port(),
+        metrics_dir=mkdtemp(),
         parallel_workers=available_cores(),
         debug=False,
     )
