@@ -55,8 +55,8 @@ explore: $(EXPLORE) ## Show what the networks see, on http://localhost:8080; a s
 inspect: $(DEVELOP) ## Find what excites each unit of the members in RUN, for the explorer
 	$(BIN)/python -m training.inspect $(RUN)
 
-screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md; RUN must have been looked into
-	$(BIN)/python -m tests.explorer.screenshots $(RUN)
+screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md
+	$(BIN)/python -m tests.explorer.screenshots
 
 test: $(DEVELOP) $(TRITON) ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

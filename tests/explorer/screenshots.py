@@ -1,13 +1,12 @@
-"""Takes the pictures of docs/explorer.md: `make screenshots`, or `python -m tests.explorer.screenshots RUN`.
+"""Takes the pictures of docs/explorer.md: `make screenshots`.
 
-The run must be one that `python -m training.inspect` has looked into: a unit of its first member is shown. All
-other pictures are of the shipped models.
+They are of the shipped models, but for those of a unit: what excites it is shown of networks that learn digits
+which the project draws, since no image of a data set may be in them.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,8 +22,11 @@ from export.bundle import export_bundle
 from serving.client import Client
 from serving.server import Server
 from tests.conftest import run_server
+from tests.digits import write_digits
 from tests.explorer.chromium import draw_digit
 from tests.explorer.conftest import ROOT, run_explorer, settings_for
+from training.fit import main as fit
+from training.inspect import main as inspect
 from training.run import Run
 
 IMAGES = ROOT / "docs/images"
@@ -34,8 +36,8 @@ COLOURS = 160
 LIVE_MS = 16_000
 
 
-def main(run: Path) -> None:
-    """Every view in light and dark, wide and on a phone; and a unit of the run's first member."""
+def main() -> None:
+    """Every view in light and dark, wide and on a phone, and a unit."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(CHROMIUM_ARGUMENTS)
@@ -47,15 +49,24 @@ def main(run: Path) -> None:
             for page, suffix in open_pages(browser, address):
                 expect(page.locator("#words")).to_have_text("All six say 3.")
                 take_all(page, suffix, server)
-        with tempfile.TemporaryDirectory() as models:
-            export_bundle(Run.open(run), "digits", Path(models))
-            with (
-                run_server(Path(models), log_level="error") as server,
-                run_explorer(settings_for(server, models=Path(models), run=run)) as address,
-            ):
-                for page, suffix in open_pages(browser, address):
-                    take_unit(page, suffix)
+        with tempfile.TemporaryDirectory() as folder:
+            take_units(browser, Path(folder))
         browser.close()
+
+
+def take_units(browser: Browser, folder: Path) -> None:
+    """A unit of the first of three members that learn drawn digits."""
+    data, run, models = write_digits(folder / "data", train=4000, test=400), folder / "run", folder / "models"
+    arguments = ["--data", str(data), "--run", str(run), "--recipe", "small", "--members", "3", "--epochs", "3"]
+    fit(arguments)
+    inspect([str(run)])
+    export_bundle(Run.open(run), "drawn", models)
+    with (
+        run_server(models, log_level="error") as server,
+        run_explorer(settings_for(server, models=models, run=run)) as address,
+    ):
+        for page, suffix in open_pages(browser, address):
+            take_unit(page, suffix)
 
 
 def open_pages(browser: Browser, address: str) -> Iterator[tuple[Page, str]]:
@@ -153,4 +164,4 @@ def take(page: Page, name: str, whole: bool = True) -> Path:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
