@@ -117,6 +117,7 @@ def lose_servers(
     """Ask all the time, while one server after the other is lost and started again."""
 
     def go_down_in_turn() -> list[Outage]:
+        """Lose a server every so often until the time is over; gives when each was away."""
         begin = time.monotonic()
         outages: list[Outage] = []
         for number, replica in enumerate(cycle(replicas), start=1):

@@ -48,7 +48,10 @@ def gone(server: Server, reason: str, outcome: str) -> float | None:
 
 
 def leave(stub: classifier_pb2_grpc.ClassifierStub, server: Server) -> None:
-    """Cancel calls that wait until one is counted as dropped: on a busy machine gRPC may not tell of every one."""
+    """Cancel calls that wait until one is counted as dropped.
+
+    On a busy machine one in some hundred was not counted within a minute, for a reason that was not found.
+    """
     for _ in range(5):
         leaving = stub.Classify.future(raw(), timeout=60)
         wait_for(partial(waits, server))
