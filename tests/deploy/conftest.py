@@ -21,9 +21,12 @@ EXPECTED = {"images": 100, "class_shares": [0.5, 0.3, 0.2], "entropy": 0.25, "ag
 LARGE = raw(np.zeros((256, 1, 4, 4), np.uint8).tobytes(), (256, 1, 4, 4))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Has scraped, and goes on scraping, a server that is called all the time."""
+    """Has scraped, and goes on scraping, a server that is called all the time.
+
+    Only for this folder: calls in the background would run into what tests of others patch in this process.
+    """
     folder, over = tmp_path_factory.mktemp("prometheus"), threading.Event()
     write_bundle(folder / "models", expected=EXPECTED)
     with run_server(folder / "models") as server, run_prometheus(folder, server.metrics_port) as prometheus:
