@@ -21,7 +21,7 @@ from rich.table import Table
 
 from training.command import CORES
 from training.dataset import Dataset, Images
-from training.member import Learner, Plan, train_step
+from training.learner import Learner, Plan, train_step
 from training.recipes import find_recipe
 
 EPOCH_IMAGES = 55_000

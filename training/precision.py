@@ -12,7 +12,7 @@ from rich.console import Console
 
 from training.dataset import Dataset
 from training.device import DeviceName, wait_for
-from training.member import Learner, Plan, train_step
+from training.learner import Learner, Plan, train_step
 from training.recipe import Recipe
 from training.run import Precision
 

@@ -22,7 +22,8 @@ from training.dataset import Dataset
 from training.device import DeviceName
 from training.errors import RunError
 from training.files import write_text_whole
-from training.member import CHECKPOINT_FILE, DIVERGED_FILE, Plan, bytes_on_disk, require_trainable
+from training.learner import Plan
+from training.member import CHECKPOINT_FILE, DIVERGED_FILE, bytes_on_disk, require_trainable
 from training.recipe import Recipe
 from training.summary import Predictions, Summary, summarize
 

@@ -17,7 +17,7 @@ from training.dataset import Dataset, Images
 from training.device import choose_device, find_device, gpu_share, most_at_once, threads_of_each
 from training.errors import DeviceError
 from training.fit import main
-from training.member import Learner, Plan, Tally, train_step
+from training.learner import Learner, Plan, Tally, train_step
 from training.recipe import Recipe
 from training.run import SETTINGS_FILE, Run
 

@@ -20,7 +20,8 @@ import torch
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
 from training.fit import main
-from training.member import CHECKPOINT_FILE, METRICS_FILE, Plan
+from training.learner import Plan
+from training.member import CHECKPOINT_FILE, METRICS_FILE
 from training.precision import measure_speedup
 from training.recipes import find_recipe
 from training.run import SUMMARY_FILE, Run

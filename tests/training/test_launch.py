@@ -17,7 +17,8 @@ from training.command import EXIT_INTERRUPTED
 from training.errors import RunError
 from training.fit import main
 from training.launch import Job, jobs_of, train_side_by_side
-from training.member import CHECKPOINT_FILE, DIVERGED_FILE, EpochMetrics, train_step
+from training.learner import train_step
+from training.member import CHECKPOINT_FILE, DIVERGED_FILE, EpochMetrics
 from training.run import SUMMARY_FILE, Run
 
 FAST = ["--architecture", "linear", "--epochs", "2", "--members", "3", "--threads", "1", "--precision", "float32"]

@@ -11,13 +11,12 @@ from training.augmentation import Affine
 from training.checkpoint import load_tensors, save_tensors
 from training.dataset import Dataset, Images
 from training.errors import CheckpointError, DivergenceError, RecipeError, RunError
+from training.learner import Learner, Plan
 from training.member import (
     CHECKPOINT_FILE,
     METRICS_FILE,
     STATE_FILE,
     EpochMetrics,
-    Learner,
-    Plan,
     read_metrics,
     train_epoch,
     train_member,
