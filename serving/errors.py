@@ -14,6 +14,7 @@ ServingError
     ├── Forbidden          the caller's token does not allow this call
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
     ├── UnknownModel       no such model, version or label is served
+    ├── UnknownService     no service of that name has a health
     ├── ControlOff         models are not controlled by call here
     ├── LoadRefused        the model was not loaded as asked for, because a bundle was refused
     ├── Overloaded         more calls or images wait than the settings allow
@@ -81,6 +82,10 @@ class InvalidRequest(RequestError):
 
 class UnknownModel(RequestError):
     """No such model, version or label is served."""
+
+
+class UnknownService(RequestError):
+    """No service of that name has a health."""
 
 
 class ControlOff(RequestError):

@@ -24,6 +24,7 @@ from serving.errors import (
     ShuttingDown,
     Unauthenticated,
     UnknownModel,
+    UnknownService,
 )
 from serving.metrics import Metrics
 from serving.observation import CallWatch, CallWatcher
@@ -34,6 +35,7 @@ STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
+    UnknownService: grpc.StatusCode.NOT_FOUND,
     ControlOff: grpc.StatusCode.PERMISSION_DENIED,
     LoadRefused: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

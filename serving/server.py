@@ -151,6 +151,7 @@ class Server:
     def stop(self) -> None:
         """Release threads and ports."""
         self._watcher.join()
+        self._health.close()
         self._rollout.close()
         self._inference_threads.close()
         self._close_metrics()

@@ -1,0 +1,114 @@
+"""Those who watch the health are told, and whatever they do holds up nobody else."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.settings import SettingCodes
+
+from benchmarks.fuzzing.peers import Peer
+from serving import readiness
+from serving.readiness import NOT_SERVING, SERVICE_UNKNOWN, SERVING, Health
+from serving.server import Server
+from tests.serving.test_server import target, wait_for
+
+WATCH = "/grpc.health.v1.Health/Watch"
+LEAVING = 4
+TURNS = 500
+
+
+@contextmanager
+def serve(health: Health) -> Iterator[grpc.Channel]:
+    """A channel to a server that has nothing but its health."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        server.stop(None).wait(60)
+        health.close()
+
+
+def watch(channel: grpc.Channel, service: str = "") -> Any:
+    """The statuses of a service, as they come."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+    replies = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
+    return replies, (reply.status for reply in replies)
+
+
+def check(channel: grpc.Channel) -> int:
+    stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+    return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=60).status)
+
+
+def test_who_watches_is_told_of_every_state_once_and_in_order() -> None:
+    health = Health()
+    with serve(health) as channel:
+        _, statuses = watch(channel, "later")
+        assert next(statuses) == SERVICE_UNKNOWN
+        for status in (SERVING, NOT_SERVING, SERVING):
+            health.set("later", status)
+            assert next(statuses) == status
+        health.set("later", SERVING)
+        health.set("other", SERVING)
+        health.enter_graceful_shutdown()
+        health.set("later", SERVING)
+        assert next(statuses) == NOT_SERVING
+
+
+def test_a_watcher_may_leave_at_any_moment() -> None:
+    """Such as the very one at which the status changes: the thread that calls arrive on then needs a lock."""
+    health, over = Health(), threading.Event()
+
+    def come_and_go(channel: grpc.Channel) -> None:
+        for _ in range(TURNS):
+            replies, statuses = watch(channel)
+            next(statuses)
+            replies.cancel()
+
+    def change() -> None:
+        for status in itertools.cycle((SERVING, NOT_SERVING)):
+            health.set("", status)
+            if over.wait(0.001):
+                return
+
+    threading.Thread(target=change, daemon=True).start()
+    with serve(health) as channel, ThreadPoolExecutor(LEAVING) as leaving:
+        for one in [leaving.submit(come_and_go, channel) for _ in range(LEAVING)]:
+            one.result()
+        over.set()
+        health.set("", SERVING)
+        assert check(channel) == SERVING
+
+
+def test_a_watcher_that_takes_no_message_holds_up_neither_the_others_nor_the_end(
+    models: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By HTTP/2's flow control, which lets nothing through; as many of them as there are threads to tell."""
+    monkeypatch.setattr(readiness, "TELL_SECONDS", 0.5)
+    server = start_server(models, grace_seconds=1)  # its connection is not closed when asked, either
+    with Peer(target(server)) as peer, grpc.insecure_channel(target(server)) as channel:
+        peer.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        for _ in range(readiness.TELLERS):
+            peer.send(peer.begin(WATCH), b"")
+        arrived = "consort_arrived_calls_total"
+        wait_for(lambda: server.registry.get_sample_value(arrived, {"method": "Watch"}) == readiness.TELLERS)
+        _, statuses = watch(channel)
+        assert next(statuses) == SERVING
+        draining = threading.Thread(target=server.drain)
+        draining.start()
+        assert next(statuses) == NOT_SERVING
+        draining.join(60)
+        assert not draining.is_alive()
