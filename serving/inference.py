@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Protocol
 
+from serving.priority import stand_back
+
 Task = Callable[[], None]
 """A piece of work that handles its own failures."""
 
@@ -101,6 +103,7 @@ class InferenceThreads:
             thread.join()
 
     def _work(self) -> None:
+        stand_back()
         with self.changed:
             while not (self._closing and not self._has_work()):
                 if (task := self._take() or self._take_offered()) is not None:

@@ -24,6 +24,7 @@ from serving.metrics import Metrics
 from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.ports import address_of, port_taken
+from serving.priority import stand_back
 from serving.providers import require_provider
 from serving.readiness import Health
 from serving.rollout import Rollout
@@ -163,7 +164,9 @@ class Server:
     def _build_grpc(self) -> grpc.Server:
         settings = self.settings
         server = grpc.server(
-            ThreadPoolExecutor(settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call"),
+            ThreadPoolExecutor(
+                settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call", initializer=stand_back
+            ),
             interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 # A second server on the same port must fail, not share its calls; workers are one server.
