@@ -13,7 +13,7 @@ NICENESS = 10
 def stand_back() -> None:
     """Let the thread on which gRPC receives and refuses calls go before the one that asks for this (decision 22).
 
-    Only Linux knows niceness of single threads; there and in a sandbox that forbids it all threads stay alike.
+    Only Linux knows niceness of single threads; elsewhere, or where a sandbox forbids it, all stay alike.
     """
     if sys.platform == "linux":
         with suppress(OSError):

@@ -42,7 +42,7 @@ def serve(health: Health) -> Iterator[grpc.Channel]:
 
 
 def watch(channel: grpc.Channel, service: str = "") -> Any:
-    """The statuses of a service, as they come."""
+    """A call that watches a service, and its statuses as they come."""
     stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
     replies = stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=60)
     return replies, (reply.status for reply in replies)
@@ -84,11 +84,16 @@ def test_a_watcher_may_leave_at_any_moment() -> None:
             if over.wait(0.001):
                 return
 
-    threading.Thread(target=change, daemon=True).start()
+    changing = threading.Thread(target=change, daemon=True)
     with serve(health) as channel, ThreadPoolExecutor(LEAVING) as leaving:
-        for one in [leaving.submit(come_and_go, channel) for _ in range(LEAVING)]:
-            one.result()
-        over.set()
+        changing.start()
+        try:
+            for one in [leaving.submit(come_and_go, channel) for _ in range(LEAVING)]:
+                one.result()
+        finally:
+            over.set()
+        changing.join(60)
+        assert not changing.is_alive()
         health.set("", SERVING)
         assert check(channel) == SERVING
 
