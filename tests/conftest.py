@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from serving.client import Client
 from serving.server import Server
@@ -18,6 +19,20 @@ from tests.digits import write_digits
 from training import fit, inspect, mnist
 
 StartServer = Callable[..., Server]
+NETWORK = ("tests/end_to_end/test_containers.py", "tests/explorer/")
+"""Tests that change the host's network, and those of a browser, which gives up requests when it changes."""
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist ships no types
+    """Files are shared out among the workers; those of `NETWORK` go to one, and never run side by side."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "network" if nodeid.startswith(NETWORK) else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Called by pytest-xdist where tests run in several processes."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -86,6 +86,13 @@ export const excited = (place, channel) => ask("excited", { ...place, channel })
 /** Address of the pictures of what excites a unit most. */
 export const picturesOf = (place, channel) => addressOf("pictures", { ...place, channel });
 
+/** A file that the explorer offers, such as an example. @param {string} address */
+export async function fetchFile(address) {
+  const reply = await send(address);
+  if (!reply.ok) throw new Failure("explorer", `The explorer failed (${reply.status}).`);
+  return reply.blob();
+}
+
 /** The server's own figures, counted since it started. */
 export const getMetrics = () => ask("metrics");
 

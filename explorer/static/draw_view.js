@@ -1,5 +1,5 @@
 /** Draw and see: what is on the sheet goes to the server, what it says comes back. */
-import { classify } from "./api.js";
+import { classify, fetchFile } from "./api.js";
 import { byId, make } from "./dom.js";
 import { Drawing } from "./drawing.js";
 import { Latest } from "./latest.js";
@@ -94,12 +94,17 @@ function takeFiles(drawing) {
   document.addEventListener("paste", (event) => takePicture(drawing, event.clipboardData.files[0]));
 }
 
-/** The explorer looks at a picture first: what it refuses is never decoded by the browser. */
-async function takePicture(drawing, file) {
-  if (!file) return;
+/**
+ * The explorer looks at a picture first: what it refuses is never decoded by the browser.
+ * @param {Drawing} drawing
+ * @param {Blob | Promise<Blob> | undefined} picture
+ */
+async function takePicture(drawing, picture) {
+  if (!picture) return;
   const refusal = byId("refusal");
   refusal.hidden = true;
   try {
+    const file = await picture;
     await classify(session.chosen, file, { centre: byId("centre").checked, early_stop: false });
     drawing.show(file, await createImageBitmap(file));
   } catch (failure) {
@@ -118,7 +123,7 @@ function offerExamples(drawing) {
       height: 32,
     });
     const button = make("button", { type: "button", title }, picture);
-    button.addEventListener("click", async () => takePicture(drawing, await (await fetch(picture.src)).blob()));
+    button.addEventListener("click", () => takePicture(drawing, fetchFile(picture.src)));
     return button;
   });
   byId("examples").replaceChildren(...buttons);

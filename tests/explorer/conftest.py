@@ -152,15 +152,16 @@ def open_page(browser: Browser, address: str) -> Iterator[OpenPage]:
         page.on("request", lambda request: watched.requests.append(request.url))
         page.on("console", lambda said: watched.complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
+        opened.append((page, watched))
         page.goto(at)
         expect(page.locator("#examples button")).to_have_count(20)
         expect(page.locator("#model option")).not_to_have_count(0)
-        opened.append((page, watched))
         return page, watched
 
     yield open_page
-    for page, watched in opened:
+    for page, _ in opened:
         page.context.close()
+    for _, watched in opened:
         assert watched.complaints == []
         assert [url for url in watched.requests if not url.startswith("http://127.0.0.1:")] == []
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Route, expect
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.bundles import write_bundle
 from tests.conftest import run_server
@@ -47,6 +49,42 @@ def test_a_server_that_goes_and_comes_back_is_said_and_the_drawing_is_kept(open_
             expect(page.locator("#early-words")).to_contain_text("Four of six were asked.")
             page.close()
         watched.forgive_refusals()
+
+
+@pytest.mark.parametrize("lost", ["/static/words.js", "/api/page"])
+def test_a_page_that_did_not_arrive_whole_says_so_and_is_loaded_again(
+    browser: Browser, address: str, lost: str
+) -> None:
+    page = browser.new_page()
+    to_lose = [lost, "/"]  # then, once, whether the explorer answers
+
+    def pass_on(route: Route) -> None:
+        asked = urlsplit(route.request.url).path
+        if to_lose and asked == to_lose[0] and (asked != "/" or not route.request.is_navigation_request()):
+            to_lose.pop(0)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/*", pass_on)
+    page.goto(address)
+    expect(page.locator("#notice")).to_contain_text("The page did not arrive whole")
+    expect(page.locator("#examples button")).to_have_count(20)
+    expect(page.locator("#notice")).to_be_hidden()
+    assert to_lose == []
+    page.close()
+
+
+def test_an_example_that_cannot_be_fetched_is_said_where_a_refused_picture_is(open_page: OpenPage) -> None:
+    page, watched = open_page()
+    page.route("**/examples/*", lambda route: route.abort())
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#refusal")).to_have_text("The explorer itself does not answer.")
+    page.unroute("**/examples/*")
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).to_have_text("3")
+    expect(page.locator("#refusal")).to_be_hidden()
+    watched.forgive_refusals()
 
 
 def test_a_slow_answer_is_said_and_still_comes(page: Page) -> None:
