@@ -16,7 +16,7 @@ from tests.conftest import StartServer
 from training.arrays import load_idx
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = {"mnist": ROOT / "models/mnist/2", "mnist-small": ROOT / "models/mnist-small/1"}
+BUNDLES = {"mnist": ROOT / "models/mnist/2", "mnist-small": ROOT / "models/mnist-small/2"}
 DIGITS = sorted((ROOT / "examples/digits").glob("*.png"))
 
 

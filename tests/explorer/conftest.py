@@ -26,8 +26,10 @@ from tests.explorer.chromium import require_chromium
 from training.run import Run
 
 ROOT = Path(__file__).parents[2]
-MNIST_VERSION = max(int(folder.name) for folder in (ROOT / "models/mnist").iterdir())
-"""Of the shipped `mnist` that answers where no version is named."""
+MNIST_VERSION, SMALL_VERSION = (
+    max(int(folder.name) for folder in (ROOT / "models" / name).iterdir()) for name in ("mnist", "mnist-small")
+)
+"""Of the shipped models, those that answer where no version is named."""
 PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 

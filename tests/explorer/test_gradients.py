@@ -22,7 +22,7 @@ from export.graph import ServedNetwork, write_graph
 from export.manifest import INPUT_NAME, OUTPUT_NAME, read_manifest
 from imaging.files import Pixels
 from tests.bundles import StubMember, write_bundle
-from tests.explorer.conftest import MNIST_VERSION, ROOT
+from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION
 from tests.networks import untrained_network
 from training.architectures import PixelStatistics, build_network
 
@@ -74,15 +74,15 @@ def assert_layers_same(network: Network, modules: Sequence[nn.Module], normalize
 
 
 @pytest.mark.parametrize(
-    ("place", "member", "folded"),
-    [*((f"mnist/{MNIST_VERSION}", member, True) for member in (1, 2, 3)), ("mnist-small/1", 1, False)],
+    ("place", "member"),
+    [*((f"mnist/{MNIST_VERSION}", member) for member in (1, 2, 3)), (f"mnist-small/{SMALL_VERSION}", 1)],
 )
-def test_every_layer_of_each_network_that_ships(place: str, member: int, folded: bool) -> None:
+def test_every_layer_of_each_network_that_ships(place: str, member: int) -> None:
     """Torch gets the weights out of the graph: they are named as its own."""
     manifest = read_manifest(ROOT / "models" / place)
     described = manifest.members[member - 1]
     built = build_network(described.architecture, manifest.input.shape, 10, PixelStatistics((0.0,), (1.0,)), True)
-    served = ServedNetwork(fold(built) if folded else built.eval())
+    served = ServedNetwork(fold(built))
     graph = onnx.load(ROOT / "models" / place / described.file).graph
     weights = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer}
     served.load_state_dict({name: weights.get(name, own) for name, own in served.state_dict().items()})

@@ -17,7 +17,7 @@ from explorer.layers import find_layers
 from explorer.network import Bundles, Network
 from export.manifest import INPUT_NAME, OUTPUT_NAME
 from tests.bundles import write_bundle
-from tests.explorer.conftest import MNIST_VERSION, ROOT
+from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION
 
 
 def small_graph(file: Path) -> onnx.ModelProto:
@@ -69,7 +69,7 @@ def test_layers_have_names_shapes_and_receptive_fields(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", 1)])
+@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", SMALL_VERSION)])
 def test_layers_begin_with_what_normalization_gives(name: str, version: int) -> None:
     """Whatever operators it is made of: its ReLU is no layer of the network."""
     for member in range(1, 7):
@@ -98,7 +98,7 @@ def test_every_layer_gives_its_values(tmp_path: Path) -> None:
     assert network.filters.shape == (2, 1, 3, 3)
 
 
-@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", 1)])
+@pytest.mark.parametrize(("name", "version"), [("mnist", MNIST_VERSION), ("mnist-small", SMALL_VERSION)])
 def test_what_is_looked_into_gives_what_was_recorded_when_the_bundle_was_written(name: str, version: int) -> None:
     """Through the self-check's inputs; nothing is fused, so the last bits may differ."""
     manifest = json.loads((ROOT / f"models/{name}/{version}/manifest.json").read_text())

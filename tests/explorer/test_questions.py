@@ -22,7 +22,7 @@ from serving.client import Client
 from serving.server import Server
 from tests.bundles import write_bundle
 from tests.conftest import run_server
-from tests.explorer.conftest import MNIST_VERSION, ROOT, settings_for
+from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION, settings_for
 from tests.imaging.test_files import encode, gradient
 
 THREE = (ROOT / "examples/digits/3-dark-on-light.png").read_bytes()
@@ -97,7 +97,7 @@ def test_models_and_their_figures(http: TestClient) -> None:
     listed = http.get("/api/models").json()
     assert [(model["name"], model["version"]) for model in listed["models"]] == [
         ("mnist", MNIST_VERSION),
-        ("mnist-small", 1),
+        ("mnist-small", SMALL_VERSION),
     ]
     assert listed["default"]["name"] == "mnist"
     model = http.get("/api/model?name=mnist-small").json()

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from export.manifest import read_manifest
 from tests.explorer.chromium import PHONE, choose_example, serious_problems, show_everything
-from tests.explorer.conftest import MNIST_VERSION, ROOT, OpenPage
+from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION, OpenPage
 
 
 def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
@@ -203,7 +203,7 @@ def test_the_record_shows_figures_versions_and_live_metrics(page: Page) -> None:
     show_everything(page, "record")
     expect(page.locator("#record-figures")).to_contain_text(f"{accuracy * 100:.2f}\u00a0%")
     expect(page.locator("#record-members tbody tr")).to_have_count(6)
-    page.get_by_role("button", name="Use mnist-small version 1").click()
-    expect(page.locator("#record-title")).to_have_text("Figures of mnist-small, version 1")
+    page.get_by_role("button", name=f"Use mnist-small version {SMALL_VERSION}").click()
+    expect(page.locator("#record-title")).to_have_text(f"Figures of mnist-small, version {SMALL_VERSION}")
     expect(page.locator("#model")).to_have_value("mnist-small/0")
     expect(page.locator("#live-rate")).to_have_text(re.compile(r"^\d"))
