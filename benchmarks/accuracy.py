@@ -1,4 +1,4 @@
-"""Send all MNIST test images through gRPC and compare with the manifest: `python -m benchmarks.accuracy`."""
+"""Send all test images through gRPC and compare with the manifest: `python -m benchmarks.accuracy`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from benchmarks.images import MNIST, read_images
 from serving.client import DEFAULT_TARGET, CallError, Client
-from training.arrays import load_idx
 from training.dataset import Images
 
 CALL_IMAGES = 100
 
 
 class AccuracySettings(BaseSettings):
-    """Send all MNIST test images to a running server; fail if its accuracy is not the manifest's."""
+    """Send all test images to a running server; fail if its accuracy is not the manifest's."""
 
     model_config = SettingsConfigDict(
         env_prefix="CONSORT_",
@@ -24,8 +24,8 @@ class AccuracySettings(BaseSettings):
         cli_kebab_case=True,
     )
 
-    data: Path = Path("data/mnist")
-    """Folder of the four MNIST files."""
+    data: Path = MNIST
+    """Images that the model was trained on: a folder of the four MNIST files, say."""
     target: str = DEFAULT_TARGET
     """Host and port of the server."""
     model: str = "mnist"
@@ -48,7 +48,7 @@ def measure_served_accuracy(client: Client, images: Images, model: str = "mnist"
 def main() -> int:
     """Print both figures; 0 if they are equal."""
     settings = AccuracySettings(_cli_parse_args=True)
-    test = load_idx(settings.data).test
+    test = read_images(settings.data).test
     with Client(settings.target) as client:
         client.wait_until_ready(settings.wait_seconds)
         stated = client.get_model(settings.model).test

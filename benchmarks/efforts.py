@@ -14,10 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.images import MNIST, read_images
 from benchmarks.servers import run_server
 from serving.client import Client
 from training.dataset import Images
-from training.sources import load_dataset
 
 CALL_IMAGES = 250
 
@@ -32,7 +32,7 @@ class EffortSettings(BaseSettings):
         cli_kebab_case=True,
     )
 
-    data: Path = Path("data/mnist")
+    data: Path = MNIST
     """Images that the model was trained on: a folder of the four MNIST files, say."""
     models: Path = Path("models")
     """Folder of bundles."""
@@ -43,7 +43,7 @@ class EffortSettings(BaseSettings):
 def main() -> int:
     """Print a row for each number of members, and one for early stop; 0 if that changes no class."""
     settings = EffortSettings(_cli_parse_args=True)
-    dataset = load_dataset(settings.data, None)
+    dataset = read_images(settings.data)
     parts = (dataset.held_out, dataset.test)
     table = Table(
         "members asked",

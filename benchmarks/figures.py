@@ -17,11 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from export.manifest import Manifest, read_manifest
+from benchmarks.images import MNIST, read_images_of
+from export.manifest import read_manifest
 from export.quantization import predict
-from training.dataset import Dataset
 from training.evaluation import Figures, agreement, average, calibrate, measure
-from training.sources import load_dataset
 
 
 class FiguresSettings(BaseSettings):
@@ -36,7 +35,7 @@ class FiguresSettings(BaseSettings):
 
     bundle: CliPositionalArg[Path]
     """Folder <models>/<name>/<version>."""
-    data: Path = Path("data/mnist")
+    data: Path = MNIST
     """Images that the model was trained on: a folder of the four MNIST files, say."""
 
 
@@ -44,7 +43,7 @@ def main() -> int:
     """Print a row a member, their mean, and the average; 0 if the manifest states the same accuracies."""
     settings = FiguresSettings(_cli_parse_args=True)
     manifest = read_manifest(settings.bundle)
-    dataset = load_images(settings.data, manifest)
+    dataset = read_images_of(manifest, settings.data)
     graphs = [settings.bundle / member.file for member in manifest.members]
     held_out, test = (Part(predict(graphs, images), images.labels) for images in (dataset.held_out, dataset.test))
     table = Table("", "held-out", "test", "test, 95 %", "test, NLL", "test, ECE")
@@ -97,18 +96,6 @@ class Part:
             f"{int(wrong.all(dim=0).sum())} of them by every member; "
             f"agreement {agreement(self.predicted).mean():.3%}; NLL {plain.nll:.5f}, ECE {plain.ece:.4f}"
         )
-
-
-def load_images(data: Path, manifest: Manifest) -> Dataset:
-    """The images that a bundle was trained on.
-
-    Raises:
-        SystemExit: Those at `data` are others.
-    """
-    dataset = load_dataset(data)
-    if dataset.digest() != manifest.recipe["data_sha256"]:
-        raise SystemExit(f"{dataset.name} are not the images that {manifest.name}/{manifest.version} learned from")
-    return dataset
 
 
 def _add_row(table: Table, title: str, held_out: Figures, test: Figures) -> None:

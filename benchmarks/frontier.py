@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.figures import load_images
+from benchmarks.images import MNIST, read_images_of
 from export.manifest import MANIFEST_FILE, read_manifest
 from export.quantization import predict
 from training.dataset import Dataset
@@ -44,7 +44,7 @@ class FrontierSettings(BaseSettings):
 
     ensembles: CliPositionalArg[list[Path]]
     """Folders that python -m training.fit has finished, or bundles: <models>/<name>/<version>."""
-    data: Path = Path("data/mnist")
+    data: Path = MNIST
     """Images that bundles were trained on; runs know theirs."""
     plot: Path | None = None
     """PNG file to write."""
@@ -143,7 +143,7 @@ def read_ensemble(folder: Path, data: Path) -> Ensemble:
 def read_bundle(folder: Path, data: Path) -> Ensemble:
     """Ask a bundle's members."""
     manifest = read_manifest(folder)
-    dataset = load_images(data, manifest)
+    dataset = read_images_of(manifest, data)
     graphs = [folder / member.file for member in manifest.members]
     members = tuple(Member(member.architecture, member.multiply_adds, None) for member in manifest.members)
     held_out, test = (predict(graphs, images) for images in (dataset.held_out, dataset.test))

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
 
+from benchmarks.images import MNIST, read_images
 from export.manifest import read_manifest, sha256_of, write_manifest
 from export.proof import run_graph
 from export.quantization import CALIBRATION_IMAGES, quantize_graph, spread
-from training.sources import load_dataset
 
 
 class Int8Settings(BaseSettings):
@@ -29,7 +29,7 @@ class Int8Settings(BaseSettings):
     """Folder <models>/<name>/<version>."""
     models: CliPositionalArg[Path]
     """Folder of bundles to write it into, under the same name and version."""
-    data: Path = Path("data/mnist")
+    data: Path = MNIST
     """Images that the model was trained on."""
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     manifest = read_manifest(settings.bundle)
     folder = settings.models / manifest.name / str(manifest.version)
     shutil.copytree(settings.bundle, folder)
-    calibration = spread(load_dataset(settings.data, None).train, CALIBRATION_IMAGES)
+    calibration = spread(read_images(settings.data).train, CALIBRATION_IMAGES)
     pixels = np.frombuffer(manifest.self_check.pixels, np.uint8)
     pixels = pixels.reshape(manifest.self_check.images, *manifest.input.shape)
     members, answers = [], []

@@ -20,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.efforts import classify
+from benchmarks.images import MNIST, read_images
 from benchmarks.load import Load, callers, classify_request, drive
 from benchmarks.ways import serve_contender
 from export.manifest import Manifest
 from serving.client import Client
 from training.dataset import Images
-from training.sources import load_dataset
 
 CALLERS = 2
 CALL_IMAGES = 32
@@ -42,7 +42,7 @@ class TradeoffSettings(BaseSettings):
         cli_hide_none_type=True,
     )
 
-    data: Path = Path("data/mnist")
+    data: Path = MNIST
     """Images that the models were trained on: a folder of the four MNIST files, say."""
     contenders: list[str] = ["cpu:models/mnist/2", "cpu:models/mnist-small/2"]
     """Servers as PROVIDER:BUNDLE; agreement is that with the first of them."""
@@ -104,7 +104,7 @@ class Point:
 def main() -> None:
     """Print the table, and plot it if asked to."""
     settings = TradeoffSettings(_cli_parse_args=True)
-    test = load_dataset(settings.data, None).test
+    test = read_images(settings.data).test
     with ExitStack() as stack:
         points: list[Point] = []
         reference = None
