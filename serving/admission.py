@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import grpc
 
+from serving.at_end import at_end
 from serving.batch import Answer, Effort
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, TooManyCalls
@@ -85,11 +86,7 @@ class AdmittedCall:
         note_question(model.manifest, len(pixels), self._arrived, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
 
-        def drop() -> None:
-            future.cancel()
-
-        if not self._context.add_callback(drop):
-            drop()  # the caller had gone already
+        at_end(self._context, future.cancel)
         try:
             answer = model.batcher.wait(future)
         except CancelledError as error:

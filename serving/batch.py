@@ -98,14 +98,22 @@ class Batch:
     def start(self) -> None:
         """Begin on this thread, and hand the other members of the first wave to those that are free."""
         self._started = time.perf_counter()
+        try:
+            self._prepare()
+        except Exception as error:  # noqa: BLE001  whatever goes wrong belongs to the callers, not to this thread
+            self._fail(error)
+            return
+        limit = self._effort.max_members
+        self._run_wave(range(fewest_to_settle(limit) if self._effort.early_stop else limit))
+
+    def _prepare(self) -> None:
+        """Put the calls' images together, which takes memory that there may not be."""
         pixels = [call.pixels for call in self._calls]
         self._pixels = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         self._open = np.arange(len(self._pixels))
         self._members_run = np.zeros(len(self._pixels), np.int64)
         self._said: dict[int, Floats] = {}
         self._failure: Exception | None = None
-        limit = self._effort.max_members
-        self._run_wave(range(fewest_to_settle(limit) if self._effort.early_stop else limit))
 
     def _run_wave(self, members: range) -> None:
         self._wave = members
@@ -117,7 +125,7 @@ class Batch:
     def _run_member(self, member: int) -> None:
         try:
             self._said[member] = self._ask(member)
-        except Exception as error:  # noqa: BLE001  whatever goes wrong belongs to the callers, not to this thread
+        except Exception as error:  # noqa: BLE001  as above
             self._failure = error
         with self._lock:
             self._left -= 1

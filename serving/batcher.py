@@ -73,7 +73,7 @@ class Batcher:
                 raise QueueFull(
                     f"{self._waiting_images} images wait already, {len(pixels)} more would exceed the limit of "
                     f"{self._max_queue_images}; try again later",
-                    retry_after_seconds=call.arrived - self._waiting[0].arrived,
+                    retry_after_seconds=max(0.0, call.arrived - self._waiting[0].arrived),
                 )
             self._waiting.append(call)
             self._waiting_images += len(pixels)

@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from serving.admission import LIMITED_METHODS, Admission
+from serving.at_end import at_end
 from serving.errors import (
     CallerGone,
     ControlOff,
@@ -168,9 +169,9 @@ class CallInterceptor(grpc.ServerInterceptor):
             if holds_a_thread:
                 if not self._free_streams.acquire(blocking=False):
                     _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
-                context.add_callback(self._free_streams.release)
+                at_end(context, self._free_streams.release)
             self._streams.add(context)
-            context.add_callback(lambda: self._streams.discard(context))
+            at_end(context, functools.partial(self._streams.discard, context))
             return behavior(request, context, *more)
 
         return answer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from serving.errors import BundleRefused, StartupError
+from serving.errors import BundleRefused, ShuttingDown, StartupError
 from serving.labels import LABELS_FILE, Labels, read_labels
 from serving.models import Loader, Model
 from serving.refusals import LABELS, Refusal, Refusals
@@ -53,9 +53,12 @@ class Lineage:
 
         A bundle that is refused is not tried again before its files change. One that somebody is still writing is
         left for the next time. Where nothing can be served in its place, what is loaded is kept.
+
+        Raises:
+            ShuttingDown: The server stops, and loads nothing more.
         """
         bundles = contents.bundles[self.name]
-        self._refusals.lift_all(self.name, but={LABELS, *bundles, *self._pinned()})
+        self._refusals.lift_all(self.name, but={LABELS, *bundles, *self._pinned()} - self._unchanged(bundles))
         asked, unreadable = self._read_labels(contents.labels.get(self.name))
         wanted = self._load_wanted(bundles, asked)
         self._refuse_missing(bundles)
@@ -82,14 +85,20 @@ class Lineage:
             return labelled | (set(usable) & pinned)
         return labelled | set(sorted(usable)[-self._settings.latest_versions :])
 
+    def _unchanged(self, bundles: Mapping[int, Bundle]) -> set[int]:
+        """Versions that are loaded as the folder has them: whatever was refused meanwhile is gone again."""
+        return {version for version in self.loaded.keys() & bundles.keys() if not self._differs(bundles[version])}
+
+    def _differs(self, bundle: Bundle) -> bool:
+        return self.loaded[bundle.version].bundle.files != bundle.files
+
     def _is_usable(self, bundle: Bundle) -> bool:
         return bundle.version in self.loaded or (bundle.is_settled and not self._is_refused(bundle))
 
     def _must_load(self, bundle: Bundle) -> bool:
-        loaded = self.loaded.get(bundle.version)
-        if loaded is None:
+        if bundle.version not in self.loaded:
             return True
-        return loaded.bundle.files != bundle.files and bundle.is_settled and not self._is_refused(bundle)
+        return self._differs(bundle) and bundle.is_settled and not self._is_refused(bundle)
 
     def _is_refused(self, bundle: Bundle) -> bool:
         return self._refusals.stands(bundle.name, bundle.version, bundle.files)
@@ -100,6 +109,8 @@ class Lineage:
             model = self._loader.load(bundle, beside)
         except StartupError as error:
             self._refuse(bundle.version, bundle.files, error)
+        except ShuttingDown:
+            raise
         except Exception as error:  # whatever a bundle does to the libraries, the server goes on
             log.exception("bundle failed unexpectedly", name=bundle.name, version=bundle.version)
             reason = BundleRefused(f"{bundle.name}/{bundle.version} fails with {type(error).__name__}: {error}")

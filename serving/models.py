@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from export.manifest import Manifest
 from serving.batcher import Batcher
 from serving.ensemble import Ensemble, Pixels, load_ensemble
-from serving.errors import BundleRefused
+from serving.errors import BundleRefused, ShuttingDown
 from serving.inference import InferenceThreads
 from serving.metrics import Metrics
 from serving.repository import Bundle
@@ -67,6 +68,11 @@ class Loader:
         self._settings = settings
         self._threads = threads
         self._metrics = metrics
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Begin no load any more."""
+        self._stopped.set()
 
     def load(self, bundle: Bundle, beside: Model | None) -> Model:
         """Load and prove a bundle; beside a version that is live, warm it up as well.
@@ -74,7 +80,10 @@ class Loader:
         Raises:
             BundleRefused: A proof fails, or the bundle takes other images than the version that is live.
             ProviderInactive: The provider does not run a member.
+            ShuttingDown: `stop` was called.
         """
+        if self._stopped.is_set():
+            raise ShuttingDown("the server is shutting down")
         started = time.perf_counter()
         ensemble = load_ensemble(bundle.folder, self._settings.provider)
         if beside is not None:

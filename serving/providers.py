@@ -54,6 +54,9 @@ EXECUTIONS: dict[Provider, Execution] = {
     "cuda": Execution("CUDAExecutionProvider", "cuda", {"use_tf32": "0"}, batch_sizes=(1, 8, 32, 64)),
 }
 
+ON_CPU = "CPU EP"
+"""What onnxruntime calls the CPU provider where it refuses to fall back on it."""
+
 onnxruntime.disable_telemetry_events()  # beside the variable in serving/__init__.py, for other platforms
 
 
@@ -87,7 +90,7 @@ def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.Inf
 
     Raises:
         BundleRefused: onnxruntime cannot load the graph.
-        ProviderInactive: onnxruntime put the graph on another provider.
+        ProviderInactive: onnxruntime would put the graph, or part of it, on the CPU instead.
     """
     options = onnxruntime.SessionOptions()
     # Many members run side by side: parallelism comes from them, not from inside one.
@@ -96,6 +99,9 @@ def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.Inf
     options.log_severity_level = 3  # errors; the fall-back that its warnings tell of is refused below
     # Weights in other files escape the checksums: look for them where nothing can be.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    if provider != "cpu":
+        # What a provider does not take, all of a graph if it cannot start, would run on the CPU without a word.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     wanted = EXECUTIONS[provider]
     try:
         session = onnxruntime.InferenceSession(
@@ -105,11 +111,11 @@ def open_session(graph: bytes, name: str, provider: Provider) -> onnxruntime.Inf
             enable_fallback=provider != "cpu",  # from where it would try again, and print so on standard output
         )
     except Exception as error:
+        if provider != "cpu" and ON_CPU in str(error):
+            raise ProviderInactive(
+                f"provider {provider!r} was asked for, but onnxruntime would run {name}, or part of it, on the "
+                "CPU; its log names the reason"
+            ) from error
         raise BundleRefused(f"{name} cannot be loaded: {error}") from error
     session.disable_fallback()
-    if session.get_providers()[0] != wanted.name:
-        raise ProviderInactive(
-            f"provider {provider!r} was asked for, but onnxruntime runs {name} on "
-            f"{session.get_providers()[0]}; its log names the reason"
-        )
     return session

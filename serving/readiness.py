@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from serving.at_end import at_end
 from serving.errors import UnknownService
 
 LIVENESS = "liveness"
@@ -32,8 +33,8 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 TELLERS = 8
 """Threads that tell those who watch."""
-TELL_SECONDS = 5.0
-"""How long a watcher may take to accept a message, before its stream is ended."""
+TELL_SECONDS = 0.5
+"""How long a watcher may take to accept a message, before its stream is ended: one that reads takes no time."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -67,8 +68,7 @@ class Health(health_pb2_grpc.HealthServicer):
         watcher = _Watcher(request.service, context, send)
         with self._lock:
             self._watchers.add(watcher)
-        if not context.add_callback(partial(self._forget, watcher)):
-            self._forget(watcher)  # the caller had gone already
+        at_end(context, partial(self._forget, watcher))
         self._tellers.submit(watcher.tell, self._status_of)
 
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # where gRPC looks for it: no thread is held

@@ -54,7 +54,6 @@ class Rollout:
         self._lock = threading.Lock()
         self._requests = threading.Semaphore(MOST_REQUESTS)
         self._report: Callable[[Collection[str]], None] = lambda _: None
-        self._closed = False
 
     def start(self) -> None:
         """Load what is in the models folder.
@@ -84,11 +83,16 @@ class Rollout:
             self._report = report
             report(self._served())
 
+    def stop(self) -> None:
+        """Load nothing more; what is loading now is finished."""
+        self._loader.stop()
+
     def refresh(self) -> None:
         """Look at the models folder, and follow it.
 
         Raises:
             BundleRefused: The folder cannot be read; nothing is changed.
+            ShuttingDown: `stop` was called.
         """
         with self._lock:
             self._follow(scan(self._settings.models, self.contents))
@@ -99,6 +103,7 @@ class Rollout:
         Raises:
             UnknownModel: The folder has no such model.
             LoadRefused: A bundle was refused, or the folder cannot be read; what was live still is.
+            ShuttingDown: `stop` was called.
             Overloaded: Other changes wait already.
         """
         with self._change_by_call():
@@ -149,12 +154,10 @@ class Rollout:
         return "unloaded by call" if bundle.name in self._unloaded else "neither latest, nor pinned, nor labelled"
 
     def close(self) -> None:
-        """Answer what waits and stop."""
+        """Answer what waits and stop; a load that is still under way is not waited for."""
         self._retirement.close()
-        with self._lock:
-            self._closed = True
-            for model in self.models:
-                model.batcher.close()
+        for model in self.models:
+            model.batcher.close()
 
     def _check_named(self, setting: str, names: Iterable[str]) -> None:
         """Refuse to start without a model that a setting names."""
@@ -179,12 +182,12 @@ class Rollout:
         for name in sorted({*contents.bundles, *self._lineages}):
             before = self._loaded(name)
             self._follow_one(name, contents)
-            if self._closed:
-                return
             self._publish(name, before)
 
     def _follow_one(self, name: str, contents: Contents) -> None:
         lineage = self._lineages.setdefault(name, Lineage(name, self._settings, self._loader, self.refusals))
+        if name not in contents.bundles:
+            self.refusals.lift_all(name)
         if name in self._unloaded:
             lineage.unload()
         elif name in contents.bundles:
@@ -192,7 +195,6 @@ class Rollout:
             lineage.follow(contents)
         elif self._settings.unload_removed or not lineage.loaded:
             lineage.unload()
-            self.refusals.lift_all(name)
         elif name not in self._kept:
             self._kept.add(name)
             self._metrics.kept.labels(name).inc()

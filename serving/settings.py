@@ -85,7 +85,7 @@ class ServerSettings(SecuritySettings):
     max_delay_seconds: float = Field(0.0, ge=0, le=10, allow_inf_nan=False)
     """How long a call may wait for company while a core is free; more images a batch, a later answer."""
     max_queue_images: int = Field(2048, ge=1)
-    """Most images that may wait; calls beyond are refused at once."""
+    """Most images that may wait for a version of a model; calls beyond are refused at once."""
     max_concurrent_calls: int = Field(128, ge=1)
     """Most calls of Classify and ModelInfer in progress, together; calls beyond are refused at once."""
     grace_seconds: float = Field(20.0, ge=0, le=86_400, allow_inf_nan=False)

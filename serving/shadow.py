@@ -33,6 +33,7 @@ class Shadow:
         """Prepare to sample a share, 0..1, of the calls that `live` answers."""
         self.candidate = candidate
         self.labels = live.manifest.class_labels
+        self.live_members = len(live.manifest.members)
         pair = (live.manifest.name, str(live.manifest.version), str(candidate.manifest.version))
         outcomes = ("compared", "dropped", "failed")
         self.calls = {outcome: metrics.shadow_calls.labels(*pair, outcome) for outcome in outcomes}
@@ -55,13 +56,14 @@ class Comparison:
     def __init__(
         self, shadow: Shadow, threads: InferenceThreads, pixels: Pixels, effort: Effort, verdict: Verdict
     ) -> None:
-        """Take a call's images, what was asked, and what was answered."""
+        """Take a call's images, what was asked, and what was answered. All members are all of either."""
         self._shadow = shadow
         self._threads = threads
         self._pixels = pixels
         self._asked = effort.max_members
         self._verdict = verdict
-        self._members = min(effort.max_members, len(shadow.candidate.manifest.members))
+        members = len(shadow.candidate.manifest.members)
+        self._members = members if effort.max_members == shadow.live_members else min(effort.max_members, members)
         self._said: list[Floats] = []
 
     def run_next_member(self) -> None:

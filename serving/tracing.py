@@ -9,6 +9,7 @@ those of OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -105,9 +106,11 @@ class Tracing:
         span.end(clock + int(record.ended * 1e9))
 
     def close(self) -> None:
-        """Send what is left."""
-        self._provider.force_flush(int(CLOSE_SECONDS * 1e3))
-        self._provider.shutdown()
+        """Send what is left, as far as there is time."""
+        # The library waits for a collector that does not answer, however long it was told to.
+        last = threading.Thread(target=self._provider.shutdown, name="tracing-close", daemon=True)
+        last.start()
+        last.join(CLOSE_SECONDS)
 
     def _add_stages(self, record: CallRecord, parent: Context, clock: int) -> None:
         start = record.asked

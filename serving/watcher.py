@@ -6,7 +6,7 @@ import threading
 
 import structlog
 
-from serving.errors import BundleRefused
+from serving.errors import BundleRefused, ShuttingDown
 from serving.metrics import Metrics
 from serving.rollout import Rollout
 
@@ -35,6 +35,7 @@ class Watcher:
     def stop(self) -> None:
         """Begin nothing new."""
         self._stopped.set()
+        self._rollout.stop()
 
     def join(self) -> None:
         """Wait until what is under way is done."""
@@ -45,6 +46,8 @@ class Watcher:
         while not self._stopped.wait(self._seconds):
             try:
                 self._rollout.refresh()
+            except ShuttingDown:
+                return
             except BundleRefused as error:
                 self._failed_looks.inc()
                 log.warning("nothing is changed", reason=str(error))

@@ -104,6 +104,8 @@ def parse_tokens(content: bytes, path: Path) -> tuple[Entry, ...]:
 def _parse_line(line: str, where: str) -> Entry:
     match line.split():
         case [name, scopes, hashed] if NAME.fullmatch(name) and HASH.fullmatch(hashed):
+            if hashed == digest_of("").hex():
+                raise CredentialsRefused(f"{where} has the hash of no token, which would let everybody in")
             return Entry(name, parse_scopes(scopes, where), bytes.fromhex(hashed))
     raise CredentialsRefused(f"{where} is no name, scopes and SHA-256; python -m serving.token writes such lines")
 

@@ -346,6 +346,20 @@ def test_a_failure_beside_the_members_fails_its_callers_alone() -> None:
         assert values(batcher.submit(images(3), ALL)) == [3]
 
 
+def test_calls_that_there_is_no_memory_to_put_together_run_each_for_itself(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with serve(gate) as batcher:
+        busy(batcher, gate)
+        answers = [batcher.submit(images(value), ALL) for value in (2, 3)]
+        monkeypatch.setattr("serving.batch.np.concatenate", fail)
+        gate.open.set()
+        assert [values(answer) for answer in answers] == [[2], [3]]
+
+
 def is_closing(batcher: Batcher) -> bool:
     """Whether it takes no more calls; leaves it as it was."""
     try:

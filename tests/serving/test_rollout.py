@@ -23,6 +23,7 @@ from benchmarks.swaps import Life, Reply, is_right, swap_under_load, tally, writ
 from protos.consort.v1 import classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2 as oip
 from protos.open_inference.v2 import grpc_service_pb2_grpc
+from serving import models
 from serving.client import CallError, Client
 from serving.ensemble import Ensemble, Pixels
 from serving.errors import BundleRefused
@@ -335,6 +336,37 @@ class TestRefusals:
         wait_for(lambda: versions(client) == [3])
         assert (refusals(client), value(server, "consort_refused_bundles")) == ([], 0)
 
+    def test_it_is_forgotten_once_its_files_are_as_they_were(self, tmp_path: Path, watched: Connect) -> None:
+        folder = write_bundle(tmp_path)
+        _, client = watched()
+        folder.rename(tmp_path / ".away")
+        add_bundle(tmp_path, 1, truncate)
+        wait_for(lambda: [version for version, _ in refusals(client)] == [1])
+        shutil.rmtree(folder)
+        (tmp_path / ".away").rename(folder)
+        wait_for(lambda: refusals(client) == [])
+        assert versions(client) == [1]
+
+    def test_a_pinned_version_that_comes_back_is_refused_no_longer(self, tmp_path: Path, watched: Connect) -> None:
+        for version in (1, 2):
+            write_bundle(tmp_path, version=version)
+        _, client = watched(pinned_versions={"stub": [1]})
+        (tmp_path / "stub/1").rename(tmp_path / ".away")
+        wait_for(lambda: refusals(client) == [(1, "stub/1 is pinned, but not in the models folder")])
+        (tmp_path / ".away").rename(tmp_path / "stub/1")
+        wait_for(lambda: refusals(client) == [])
+
+    def test_it_is_forgotten_with_the_model_though_a_version_is_served_on(
+        self, tmp_path: Path, watched: Connect
+    ) -> None:
+        write_bundle(tmp_path)
+        server, client = watched()
+        add_bundle(tmp_path, 2, truncate)
+        wait_for(lambda: refusals(client) != [])
+        shutil.rmtree(tmp_path / "stub")
+        wait_for(lambda: value(server, "consort_refused_bundles") == 0)
+        assert versions(client) == [1]
+
     def test_what_is_remembered_of_it_holds_no_call(self, tmp_path: Path, watched: Connect) -> None:
         """Ten loads by call that are refused, on a connection that takes two at a time; the collector rests."""
         write_bundle(tmp_path)
@@ -391,6 +423,32 @@ class TestRefusals:
         truncate(write_bundle(tmp_path))
         with pytest.raises(BundleRefused, match=r"stub/1: member-2.onnx has sha256"):
             watched(strict_start=False)
+
+
+class TestStopping:
+    def test_what_is_loading_is_finished_and_nothing_more_is_begun(
+        self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_bundle(tmp_path)
+        server, _ = watched()
+        begun, may_end, load = threading.Event(), threading.Event(), models.load_ensemble  # type: ignore[attr-defined]  # which it imports
+        loaded = []
+
+        def load_slowly(folder: Path, provider: Provider) -> Ensemble:
+            loaded.append(folder.parent.name)
+            begun.set()
+            assert may_end.wait(60)
+            return load(folder, provider)
+
+        monkeypatch.setattr(models, "load_ensemble", load_slowly)
+        for name in ("a", "b", "c"):
+            write_bundle(tmp_path / ".made", name=name)
+            (tmp_path / ".made" / name).rename(tmp_path / name)
+        assert begun.wait(60)
+        server.drain()
+        may_end.set()
+        server.stop()
+        assert loaded == loaded[:1]
 
 
 class TestLabels:
@@ -492,6 +550,24 @@ class TestShadow:
         assert total / images == pytest.approx(0.45, abs=1e-3)
         predictions = {"model": "stub", "version": "2", "class_label": "class 1"}
         assert value(server, "consort_predictions_total", **predictions) == 0
+
+    def test_all_members_of_a_larger_candidate_are_compared_with_all(
+        self, tmp_path: Path, watched: Connect
+    ) -> None:
+        """Version 2 has four members, of which the first says what both of version 1 say; the others differ."""
+        same, other = StubMember((0.7, 0.2, 0.1)), StubMember((0.04, 0.95, 0.01))
+        write_bundle(tmp_path, [same, same])
+        write_bundle(tmp_path, [same, same, other, other], version=2)
+        write_labels(tmp_path / "stub", {"stable": 1, "canary": 2})
+        server, client = watched(shadow_share=1.0)
+        pair = {"model": "stub", "version": "1", "candidate": "2"}
+
+        def is_compared() -> bool:
+            client.classify(BLACK)
+            return value(server, "consort_shadow_calls_total", **pair, outcome="compared") > 0
+
+        wait_for(is_compared)
+        assert value(server, "consort_shadow_images_total", **pair, same_class="true") == 0
 
     def test_a_candidate_that_fails_fails_nobody(
         self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch

@@ -228,6 +228,7 @@ class TestTheFile:
             ),
             (f"a admin {'0' * 64}\na admin {'1' * 64}", "has a name twice"),
             (f"a admin {'0' * 64}\nb admin {'0' * 64}", "has a hash twice"),
+            (f"a admin {hashlib.sha256(b'').hexdigest()}", "line 1 has the hash of no token"),
         ],
     )
     def test_that_is_wrong_is_explained(self, file: Path, content: str, message: str) -> None:
