@@ -7,18 +7,30 @@ white where it is transparent, and converted to grey (ITU-R 601 luma) or to red,
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 KNOWN_FORMATS = "PNG, JPEG, WebP or BMP"
 MAX_SCANS = 100
 """Most passes over the picture in a JPEG file. Progressive files have about ten; each costs the time of decoding
 the whole picture and takes but a few bytes, so that without a limit a small file could take hours."""
-START_OF_SCAN = b"\xff\xda"
-"""In a JPEG file; image data has no such bytes."""
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""A marker in a JPEG file that a length follows, or that ends the picture; in image data no such bytes occur."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright, by its EXIF orientation."""
 SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange width and height."""
 PAPER = (255, 255, 255, 255)
@@ -78,7 +90,7 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
         raise ImageError(f"{len(file)} bytes that are no {KNOWN_FORMATS} file") from error
     except Exception as error:  # as above, for damaged headers
         raise ImageError(f"a damaged file: it is no readable {KNOWN_FORMATS}") from error
-    if image.format in ("JPEG", "MPO") and (scans := file.count(START_OF_SCAN)) > MAX_SCANS:
+    if image.format in ("JPEG", "MPO") and (scans := _count_scans(file)) > MAX_SCANS:
         raise ImageError(f"a JPEG file of {scans} scans, more than {MAX_SCANS}")
     width, height = image.size
     if width * height > max_pixels:
@@ -101,14 +113,35 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of a picture as its EXIF tag turns it; nothing is decoded."""
     width, height = image.size
     described = not image.info.keys().isdisjoint(("exif", "xmp"))
-    on_its_side = described and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-    return (height, width) if on_its_side else (width, height)
+    return (height, width) if described and _orientation(image) in SIDEWAYS else (width, height)
+
+
+def _count_scans(file: bytes) -> int:
+    """Scans of the first picture of a JPEG file; what lies in other segments or behind the picture is none."""
+    scans = place = 0
+    while (marker := SEGMENT.search(file, place)) and marker[0] != END_OF_IMAGE:
+        scans += marker[0] == START_OF_SCAN
+        length = int.from_bytes(file[marker.end() : marker.end() + 2], "big")
+        place = marker.end() + max(2, length)
+    return scans
+
+
+def _orientation(image: Image.Image) -> int:
+    """How a picture lies, as its EXIF tag says; 1, which is upright, where that is absent or cannot be read."""
+    try:
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001  damaged tags raise many kinds, and the picture may be whole all the same
+        return 1
+    return orientation
 
 
 def _fit(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
     """Resize before anything else that can wait: each step on a large picture costs a copy of it."""
     channels, height, width = shape
-    image = _as_resizable(ImageOps.exif_transpose(image)).resize((width, height), Image.Resampling.BILINEAR)
+    image.load()  # some PNG files have their EXIF tag behind the pixels
+    turn = TURNS.get(_orientation(image))
+    upright = image if turn is None else image.transpose(turn)
+    image = _as_resizable(upright).resize((width, height), Image.Resampling.BILINEAR)
     if image.mode == "RGBA":
         image = Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image)
     image = image.convert("L" if channels == 1 else "RGB")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,12 @@ def load_npz(path: Path) -> Dataset:
         DataError: Something is wrong with them; the message names all that is.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array; expected an NPZ file with x_train and y_train")
+            found = dict(loaded)
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no readable NPZ file: {error}") from error
     problems = [
         f"{one} is there, {other} is not"
@@ -76,10 +81,8 @@ def _build(name: str, arrays: dict[str, tuple[Array, Array]], class_labels: Arra
     if len(set(shapes.values())) > 1:
         problems.append("the parts differ in channels, height, width: " + _listed(shapes))
     classes = 1 + max(int(labels.max()) for _, labels in arrays.values())
-    if class_labels is not None and len(class_labels) != classes:
-        problems.append(f"class_labels has {len(class_labels)} names for {classes} classes")
+    names = _read_names(class_labels, classes, problems)
     refuse(name, problems)
-    names = [str(label) for label in (range(classes) if class_labels is None else class_labels)]
     parts = {
         part: Images(torch.tensor(pixels[part]), torch.tensor(labels.astype(np.int64)))
         for part, (_, labels) in arrays.items()
@@ -104,6 +107,24 @@ def _problems_of(images: Array, labels: Array) -> list[str]:
     elif labels.min() < 0:
         problems.append(f"labels begin at {labels.min()}, expected 0 or more")
     return problems
+
+
+def _read_names(class_labels: Array | None, classes: int, problems: list[str]) -> list[str]:
+    """Names of the classes, numbers where there are none; notes what is wrong with them."""
+    if class_labels is None:
+        return [str(label) for label in range(classes)]
+    if class_labels.ndim != 1 or class_labels.dtype.kind not in "SUiuf":
+        found = f"{class_labels.dtype} {class_labels.shape}"
+        problems.append(f"class_labels are {found}, expected text or numbers (count,)")
+        return []
+    if len(class_labels) != classes:
+        problems.append(f"class_labels has {len(class_labels)} names for {classes} classes")
+    try:
+        read = np.strings.decode(class_labels, "utf-8") if class_labels.dtype.kind == "S" else class_labels
+        return [str(label) for label in read]
+    except UnicodeDecodeError as error:
+        problems.append(f"class_labels are no UTF-8 text: {error}")
+        return []
 
 
 def _as_nchw(images: Array) -> Array:

@@ -28,7 +28,7 @@ from training.errors import DivergenceError, RunError
 from training.files import write_bytes_whole
 from training.launch import Gathering, Job, Message, pass_on
 from training.member import CHECKPOINT_FILE, EpochMetrics, train_member
-from training.run import Run, RunSettings, tool_versions
+from training.run import Run, RunSettings
 
 RETRIES = 5
 """So often a member is trained again because its node was lost."""
@@ -112,8 +112,7 @@ class _Sender:
 @ray.remote(max_retries=RETRIES)
 def _train(settings: RunSettings, dataset: Dataset, files: Files, sender: _Sender) -> tuple[Files, str | None]:
     """What a task does: train a member in a folder of its own; gives the folder's files, and why it diverged."""
-    if tool_versions() != settings.tools:
-        raise RunError(f"a node has {tool_versions()}, the run began with {settings.tools}")
+    settings.require_same_tools()
     torch.set_num_threads(settings.threads)
     reason = None
     with tempfile.TemporaryDirectory() as name:

@@ -24,6 +24,7 @@ from training.dataset import Dataset
 from training.device import choose_device, most_at_once, threads_of_each
 from training.errors import RunError, TrainingError
 from training.launch import Gathering, Job, train
+from training.member import steps_an_epoch
 from training.precision import choose_precision
 from training.recipe import Recipe
 from training.run import Run, RunSettings
@@ -75,7 +76,8 @@ class TrainingCommand(Command):
     data: Path = Path("data/mnist")
     """Images: a folder with one subfolder a class, a folder of IDX files, or an NPZ file; also CONSORT_DATA."""
     download_mnist: bool | None = None
-    """Fetch MNIST into an empty or missing --data folder; by default only into data/mnist."""
+    """Fetch MNIST into a --data folder that is empty or missing, or lacks some of its files; by default only into
+    data/mnist."""
     image_side: int | None = Field(None, ge=2, le=1024)
     """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -125,6 +127,7 @@ class TrainingCommand(Command):
         """
         device = choose_device(self.device)
         threads = self.threads or threads_of_each(device, CORES, self.processes or at_once)
+        steps_an_epoch(dataset.train, recipe)  # trying a precision takes a whole batch
         precision = choose_precision(self.precision, recipe, device, threads, dataset, console)
         settings = RunSettings.of(
             recipe,
@@ -192,7 +195,7 @@ def run_command(
         settings = settings_class(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
     except ValidationError as error:
         for problem in error.errors():
-            flag = "--" + "-".join(str(part) for part in problem["loc"])
+            flag = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-")
             print(f"{flag}: {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
         return EXIT_USAGE
     signal.signal(signal.SIGTERM, _interrupt)

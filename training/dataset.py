@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,8 @@ def divide(
     """Complete a data set: what is not given is set aside from the training images, the test images first.
 
     Raises:
-        DataError: There is one class only, or classes have too few images; the message names all of them.
+        DataError: There is one class only, a part is empty, or classes have too few images or labels that cannot
+            be told apart or written down; the message names all of them.
     """
     splits = (held_out is None) + (test is None)
     least = LEAST_TO_SPLIT * splits if splits else 1
@@ -112,12 +114,28 @@ def divide(
     ]
     if len(class_labels) < 2:
         problems.append(f"there is one class only, {', '.join(class_labels)!r}; at least two are needed")
+    problems += _problems_of_labels(class_labels)
+    for part, images in (("validation", held_out), ("test", test)):
+        if images is not None and not len(images):
+            problems.append(f"there are no {part} images; leave that part out to have some set aside")
     refuse(name, problems)
     if test is None:
         train, test = set_aside(train)
     if held_out is None:
         train, held_out = set_aside(train)
     return Dataset(train, held_out, test, tuple(class_labels), name)
+
+
+def _problems_of_labels(class_labels: Sequence[str]) -> list[str]:
+    problems = []
+    for label, count in Counter(class_labels).items():
+        if not label:
+            problems.append("a class label is empty; each class needs one")
+        if count > 1:
+            problems.append(f"class label {label!r} comes {count} times; each class needs one of its own")
+        if label.encode("utf-8", "replace").decode() != label:
+            problems.append(f"class label {label!r} is not UTF-8; rename that class")
+    return problems
 
 
 def set_aside(images: Images, most_per_class: int = MOST_SET_ASIDE_PER_CLASS) -> tuple[Images, Images]:
@@ -153,7 +171,7 @@ def is_on_plain_ground(images: Images) -> bool:
     """Whether grey images are strokes on a plain ground: the border of nine in ten hardly varies."""
     if images.pixels.shape[1] != 1:
         return False
-    sample = images.pixels[:PLAIN_SAMPLE].float()
+    sample = images.pixels[:: max(1, len(images) // PLAIN_SAMPLE)].float()
     rows, columns = sample[:, 0, [0, -1], :].flatten(1), sample[:, 0, :, [0, -1]].flatten(1)
     deviation = torch.cat([rows, columns], dim=1).std(dim=1)
     return (deviation < PLAIN_DEVIATION).float().mean().item() >= PLAIN_SHARE

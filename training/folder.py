@@ -4,7 +4,7 @@
     flowers/tulip/2.png                           flowers/train/rose/1.jpg  flowers/test/rose/3.jpg
 
 Files may be PNG, JPEG, WebP or BMP, grey or in colour, of any sizes. Names that begin with a dot are passed over;
-everything else has to be an image that can be read, or nothing is trained.
+everything else has to be an image that can be read, in one of these places, or nothing is trained.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ def load_folder(folder: Path, side: int | None) -> Dataset:
     problems: list[str] = []
     divided = (folder / "train").is_dir()
     parts = {part: folder / part for part in PARTS if (folder / part).is_dir()} if divided else {"train": folder}
+    if divided:
+        strays = [path for path in _visible(folder) if path not in parts.values()]
+        problems += [f"{path} lies beside train, where only folders val and test are expected" for path in strays]
     headers = {part: _read_headers(place, problems) for part, place in parts.items()}
     classes = sorted({header.label for header in headers["train"]}, key=_by_number_then_name)
     for part, found in headers.items():
         unknown = sorted({header.label for header in found} - set(classes))
         problems += [f"{part} has a class {label!r} that train has not" for label in unknown]
+        if part != "train" and not found:
+            problems.append(f"{parts[part]} has no images; fill it, or remove it to have images set aside")
     if not classes:
         problems.append("there is no class folder with images")
     refuse(str(folder), problems)

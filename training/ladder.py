@@ -209,6 +209,7 @@ def _begin_or_continue(
         return settings.begin(folder, recipe, seeds, dataset, console, at_once=at_once)
     run = Run.open(folder)
     run.require_same(dataset)
+    run.move_data(settings.data)
     begun = run.settings
     if begun.recipe != recipe:
         raise RunError(f"{folder} was begun by recipe {begun.recipe.name!r}, not {recipe.name!r} as it is now")

@@ -124,9 +124,10 @@ def train_job(job: Job, dataset: Dataset, observer: Observer) -> None:
 
     Raises:
         DivergenceError: The loss became infinite or no number.
-        TrainingError: The images are not those of the run, or its files are damaged.
+        TrainingError: The images or the tools are not those of the run, or its files are damaged.
     """
     run = Run.open(job.run)
+    run.settings.require_same_tools()
     run.require_same(dataset)
     torch.set_num_threads(run.settings.threads)
     train_member(run.settings.plan(job.member), dataset, run.member_folder(job.member), observer)

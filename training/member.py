@@ -103,7 +103,7 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
         if (folder / CHECKPOINT_FILE).exists():
             return
         if (folder / DIVERGED_FILE).exists():
-            raise DivergenceError((folder / DIVERGED_FILE).read_text())
+            raise DivergenceError((folder / DIVERGED_FILE).read_text(encoding="utf-8"))
         try:
             _train_to_checkpoint(plan, dataset, folder, observer)
         except DivergenceError as error:
@@ -176,7 +176,10 @@ def steps_an_epoch(images: Images, recipe: Recipe) -> int:
         RecipeError: Not even one batch fits.
     """
     if len(images) < recipe.batch_images:
-        raise RecipeError(f"{len(images)} training images do not fill one batch of {recipe.batch_images}")
+        raise RecipeError(
+            f"{len(images)} training images do not fill one batch of {recipe.batch_images}; "
+            f"name a smaller --batch-images, or add images"
+        )
     return len(images) // recipe.batch_images
 
 
@@ -187,7 +190,7 @@ def read_metrics(folder: Path) -> list[EpochMetrics]:
         RunError: A line is damaged.
     """
     path = folder / METRICS_FILE
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     try:
         return [EpochMetrics.model_validate_json(line) for line in lines]
     except ValidationError as error:

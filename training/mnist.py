@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import urllib.request
 import zlib
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 from training.errors import DataError
+from training.files import write_bytes_whole
 
 MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -25,14 +26,17 @@ SHA256 = {
 
 
 def fetch(folder: Path) -> None:
-    """Download into `folder` whichever of the four files is not there.
+    """Download into `folder` whichever of the four files is not there, gzipped or not.
 
     Raises:
-        DataError: No mirror gives one of them.
+        DataError: No mirror gives one of them, or those that are there belong to another data set.
     """
-    for name in SHA256:
-        if not (folder / name).exists():
-            download(name, folder)
+    forms = [(name, folder / form) for name in SHA256 for form in (name, name.removesuffix(".gz"))]
+    found = {name: path for name, path in forms if path.exists()}
+    if missing := [name for name in SHA256 if name not in found]:
+        _require_mnist(found, folder, missing)
+    for name in missing:
+        download(name, folder)
 
 
 def download(name: str, folder: Path) -> None:
@@ -46,12 +50,12 @@ def download(name: str, folder: Path) -> None:
         try:
             with urllib.request.urlopen(mirror + name, timeout=60) as reply:  # noqa: S310 - https, above
                 content = reply.read()
-        except (URLError, OSError) as error:
+        except (OSError, HTTPException) as error:
             failures.append(f"{mirror}: {error}")
             continue
-        if _unpacked_sha256(content) == SHA256[name]:
+        if _unpacked_sha256(name, content) == SHA256[name]:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            write_bytes_whole(folder / name, content)
             return
         failures.append(f"{mirror}: wrong checksum")
     raise DataError(
@@ -60,8 +64,20 @@ def download(name: str, folder: Path) -> None:
     )
 
 
-def _unpacked_sha256(packed: bytes) -> str | None:
+def _require_mnist(found: dict[str, Path], folder: Path, missing: list[str]) -> None:
+    """Keep the files that are there, of Fashion-MNIST say, from being completed by those of MNIST."""
+    others = [
+        path.name for name, path in found.items() if _unpacked_sha256(path.name, path.read_bytes()) != SHA256[name]
+    ]
+    if others:
+        raise DataError(
+            f"{folder} lacks {', '.join(missing)}; MNIST's cannot be fetched beside {', '.join(others)}, which "
+            f"are not MNIST's or damaged. Add what is missing, or name another folder with --data"
+        )
+
+
+def _unpacked_sha256(name: str, content: bytes) -> str | None:
     try:
-        return hashlib.sha256(gzip.decompress(packed)).hexdigest()
+        return hashlib.sha256(gzip.decompress(content) if name.endswith(".gz") else content).hexdigest()
     except (OSError, EOFError, zlib.error):
         return None

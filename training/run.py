@@ -21,7 +21,7 @@ from training.checkpoint import CheckpointHeader, load_checkpoint
 from training.dataset import Dataset
 from training.device import DeviceName
 from training.errors import RunError
-from training.files import write_text_whole
+from training.files import UNFINISHED, write_text_whole
 from training.learner import Plan
 from training.member import CHECKPOINT_FILE, DIVERGED_FILE, bytes_on_disk, require_trainable
 from training.recipe import Recipe
@@ -107,6 +107,18 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         """The first members, up to where networks come again."""
         return self.members[: len(self.recipe.architectures)]
 
+    def require_same_tools(self) -> None:
+        """Find out whether what trains here is what the run began with; others give other last digits.
+
+        Raises:
+            RunError: It is not.
+        """
+        if (tools := tool_versions()) != self.tools:
+            raise RunError(
+                f"members not yet trained need {_listed(self.tools)}, which the run began with; here are "
+                f"{_listed(tools)}. Install those, or begin another run"
+            )
+
     def plan(self, member: int) -> Plan:
         """What to train as member `member`, counted from 1."""
         return Plan(
@@ -134,7 +146,8 @@ class Run:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
+            # A first try that was killed may have left its settings half written.
+            if any(path.name != SETTINGS_FILE + UNFINISHED for path in folder.iterdir()):
                 raise RunError(
                     f"{folder} is not empty; choose another folder with --run, or continue it with "
                     f"--resume {folder}"
@@ -152,7 +165,7 @@ class Run:
             RunError: The folder holds no run.
         """
         try:
-            return cls(folder, RunSettings.model_validate_json((folder / SETTINGS_FILE).read_text()))
+            return cls(folder, RunSettings.model_validate_json((folder / SETTINGS_FILE).read_bytes()))
         except OSError as error:
             raise RunError(f"{folder} holds no run: {error}") from error
         except ValidationError as error:
@@ -234,7 +247,7 @@ class Run:
             RunError: The run is not finished.
         """
         try:
-            return Summary.model_validate_json((self.folder / SUMMARY_FILE).read_text())
+            return Summary.model_validate_json((self.folder / SUMMARY_FILE).read_bytes())
         except OSError as error:
             raise RunError(
                 f"{self.folder} has no summary: {error}. "
@@ -261,6 +274,10 @@ class Run:
 def tool_versions() -> dict[str, str]:
     """What trains here."""
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def _listed(tools: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in tools.items())
 
 
 def _first(error: ValidationError) -> str:

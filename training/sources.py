@@ -17,7 +17,8 @@ def load_dataset(path: Path, side: int | None = None, download_mnist: bool = Fal
     Args:
         path: Where they are.
         side: Height and width in pixels that image files are resized to; arrays keep theirs.
-        download_mnist: Whether to fetch MNIST into a folder that is empty or not there.
+        download_mnist: Whether to fetch MNIST into a folder that is empty or not there, or that lacks some of its
+            files.
 
     Raises:
         DataError: There is nothing that can be trained on; the message names all that is wrong.
@@ -28,7 +29,9 @@ def load_dataset(path: Path, side: int | None = None, download_mnist: bool = Fal
         _require_no_side(path, side)
         return load_npz(path)
     if _is_empty(path):
-        raise DataError(f"there are no images at {path}; to fetch MNIST into that folder, add --download-mnist")
+        raise DataError(
+            f"there are no images at {path}; put them there, or begin a run with --download-mnist to fetch MNIST"
+        )
     if _holds_idx(path):
         _require_no_side(path, side)
         return load_idx(path)
@@ -41,7 +44,7 @@ def _is_empty(folder: Path) -> bool:
 
 def _holds_idx(folder: Path) -> bool:
     names = {name for pair in IDX_NAMES.values() for name in pair}
-    return folder.is_dir() and any(path.name.removesuffix(".gz") in names for path in folder.iterdir())
+    return folder.is_dir() and any(path.name.startswith(tuple(names)) for path in folder.iterdir())
 
 
 def _require_no_side(path: Path, side: int | None) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from imaging.files import ImageError, is_grey, read_image, shown_size
+from imaging.files import MAX_SCANS, START_OF_SCAN, ImageError, is_grey, open_image, read_image, shown_size
 
 GREY = (1, 8, 8)
 COLOUR = (3, 8, 8)
@@ -101,6 +101,36 @@ def test_pictures_are_turned_as_their_camera_says() -> None:
     assert (found[:, :4] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF file", b"Exif\0\0MM\0*\0\0"])
+def test_a_picture_of_broken_exif_is_read_as_it_lies(kind: str, exif: bytes) -> None:
+    file = encode(gradient(), kind, quality=95, exif=exif, dpi=(72, 72))  # which Pillow else looks for in the tags
+    assert shown_size(open_image(file, LIMIT)) == (8, 8)
+    found = read_image(file, GREY, LIMIT)[0]
+    assert np.abs(found.astype(int) - np.asarray(gradient())).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [
+        (1, [[0, 1], [2, 3]]),
+        (2, [[1, 0], [3, 2]]),
+        (3, [[3, 2], [1, 0]]),
+        (4, [[2, 3], [0, 1]]),
+        (5, [[0, 2], [1, 3]]),
+        (6, [[2, 0], [3, 1]]),
+        (7, [[3, 1], [2, 0]]),
+        (8, [[1, 3], [0, 2]]),
+        (9, [[0, 1], [2, 3]]),
+    ],
+)
+def test_every_turn_is_that_of_the_exif_standard(orientation: int, turned: list[list[int]]) -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    assert read_image(encode(image, exif=exif), (1, 2, 2), LIMIT)[0].tolist() == turned
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -133,6 +163,26 @@ def test_photographs_with_a_preview_beside_are_read() -> None:
     file = encode(gradient().convert("RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
     assert Image.open(io.BytesIO(file)).n_frames == 2  # type: ignore[attr-defined]  # of this format alone
     assert read_image(file, COLOUR, LIMIT).shape == (3, 8, 8)
+
+
+def test_bytes_that_only_look_like_scans_are_none() -> None:
+    """A video behind the picture, as some phones write it, or a preview in a segment before it."""
+    file = encode(gradient(), "JPEG")
+    scans = START_OF_SCAN * (MAX_SCANS + 1)
+    comment = b"\xff\xfe" + (2 + len(scans)).to_bytes(2, "big") + scans
+    assert read_image(file + scans, GREY, LIMIT).shape == GREY
+    assert read_image(file[:2] + comment + file[2:], GREY, LIMIT).shape == GREY
+
+
+@pytest.mark.parametrize(
+    "between", [b"", b"\xff", b"\xff\xff", b"\xff\x00", b"\xff\xd0", b"\xff\xe0\0\0", b"\xff\xc4\0\2"]
+)
+def test_scans_are_counted_whatever_lies_between(between: bytes) -> None:
+    file = encode(gradient(), "JPEG")
+    scan = file[file.index(START_OF_SCAN) : -2]
+    many = file[:-2] + (between + scan) * MAX_SCANS + file[-2:]
+    with pytest.raises(ImageError, match=f"a JPEG file of {MAX_SCANS + 1} scans, more than {MAX_SCANS}"):
+        read_image(many, GREY, LIMIT)
 
 
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:

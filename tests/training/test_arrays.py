@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,10 @@ def test_grey_images_in_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> 
         ),
         ({"y_train": np.zeros(40, int), "y_test": np.zeros(4, int)}, ["one class only"]),
         ({"class_labels": np.array(["a", "b", "c"])}, ["class_labels has 3 names for 2 classes"]),
+        ({"class_labels": np.array([], "U1")}, ["class_labels has 0 names for 2 classes"]),
+        ({"class_labels": np.array("a")}, ["class_labels are <U1 (), expected text or numbers (count,)"]),
+        ({"class_labels": np.array([True, False])}, ["class_labels are bool (2,), expected text or numbers"]),
+        ({"class_labels": np.array([b"a", b"\xff"])}, ["class_labels are no UTF-8 text"]),
         (
             {"x_train": np.zeros((40, 8, 8, 3)), "y_test": np.arange(3)},
             ["train: images are float64", "test: 4 images came with 3 labels"],
@@ -126,7 +131,45 @@ def test_arrays_of_python_objects_are_refused(tmp_path: Path) -> None:
         load_npz(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("content", [b"", b"PK not a zip"])
+def test_labels_may_be_bytes(tmp_path: Path) -> None:
+    labels = np.array(["cat", "b\u00e4r"]).astype("U3")
+    dataset = load_npz(write_npz(tmp_path / "a.npz", class_labels=np.strings.encode(labels, "utf-8")))
+    assert dataset.class_labels == ("cat", "b\u00e4r")
+
+
+def packed() -> bytes:
+    """A valid file."""
+    file = io.BytesIO()
+    np.savez_compressed(file, x_train=np.zeros((40, 8, 8), np.uint8), y_train=np.arange(40) % 2)
+    return file.getvalue()
+
+
+def damaged(method: int) -> bytes:
+    """A file whose first array is said to be packed by another method."""
+    file = bytearray(packed())
+    directory = file.index(b"PK\x01\x02")
+    file[8], file[directory + 10] = method, method
+    return bytes(file)
+
+
+def test_a_single_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(DataError, match=r"a.npy is a single array; expected an NPZ file with x_train and y_train"):
+        load_npz(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK not a zip",
+        packed()[:-30],
+        packed()[:60] + b"\xff" * 20 + packed()[80:],
+        damaged(method=0),
+        damaged(method=99),
+    ],
+    ids=["empty", "no zip", "cut", "no deflated data", "wrong checksum", "unknown method"],
+)
 def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match="no readable NPZ file"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.dataset import Dataset, Images, divide, is_on_plain_ground, set_aside
+from training.dataset import PLAIN_SAMPLE, Dataset, Images, divide, is_on_plain_ground, set_aside
 from training.errors import DataError
 
 
@@ -56,6 +56,28 @@ def test_all_classes_that_are_too_small_are_named() -> None:
     assert "class 'c' has 0" in message
 
 
+@pytest.mark.parametrize(
+    ("class_labels", "message"),
+    [
+        (("a", ""), "a class label is empty"),
+        (("a", "a"), "class label 'a' comes 2 times"),
+        (("a", "\udcff"), r"class label '\\udcff' is not UTF-8"),
+    ],
+)
+def test_labels_must_tell_classes_apart(class_labels: tuple[str, ...], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        divide("numbers", class_labels, numbered(40), None, None)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "test", "message"),
+    [(0, 4, "there are no validation images"), (4, 0, "there are no test images")],
+)
+def test_parts_without_images_are_refused(held_out: int, test: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        divide("numbers", ("even", "odd"), numbered(40), numbered(held_out), numbered(test))
+
+
 def test_one_class_is_refused() -> None:
     with pytest.raises(DataError, match="one class only, 'a'; at least two are needed"):
         divide("numbers", ("a",), numbered(50, classes=1), None, None)
@@ -70,6 +92,13 @@ def test_strokes_are_told_from_photographs_by_their_border() -> None:
     assert is_on_plain_ground(Images(strokes, labels))
     assert not is_on_plain_ground(Images(noise, labels))
     assert not is_on_plain_ground(Images(strokes.repeat(1, 3, 1, 1), labels)), "colour is never strokes"
+
+
+def test_the_ground_is_judged_by_all_classes() -> None:
+    """Plain pictures first, as those of a class that is first by name; two of three are noise."""
+    pixels = torch.randint(0, 255, (3 * PLAIN_SAMPLE, 1, 4, 4), dtype=torch.uint8)
+    pixels[:PLAIN_SAMPLE] = 0
+    assert not is_on_plain_ground(Images(pixels, torch.arange(3).repeat_interleave(PLAIN_SAMPLE)))
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,13 @@ import torch
 
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
+from training.errors import RunError
 from training.fit import main
 from training.learner import Plan
 from training.member import CHECKPOINT_FILE, METRICS_FILE
 from training.precision import measure_speedup
 from training.recipes import find_recipe
-from training.run import SUMMARY_FILE, Run
+from training.run import SETTINGS_FILE, SUMMARY_FILE, Run
 from training.sources import load_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +87,12 @@ def test_a_folder_in_use_is_not_overwritten(
         (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, small, photographs, lesson"),
         (["--architecture", "resnet"], 1, "no architecture is called 'resnet'"),
         (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
+        (["--batch-images", "1"], 2, "--batch-images: Input should be greater than or equal to 2, got '1'"),
+        (
+            ["--batch-images", "600", "--precision", "auto"],
+            1,
+            "580 training images do not fill one batch of 600; name a smaller --batch-images, or add images",
+        ),
     ],
 )
 def test_wrong_settings_are_explained(
@@ -141,6 +148,32 @@ def test_resume_refuses_other_images(
     assert "IDX files 'other' are not the images that" in capsys.readouterr().err
 
 
+def test_resume_refuses_other_tools_for_members_that_are_not_trained(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their weights would not be those of an unbroken run; members that are trained are only measured."""
+    run, resume = tmp_path / "run", ["--resume", str(tmp_path / "run"), "--processes", "1"]
+    main(arguments(drawn_digits, run))
+    settings = Run.open(run).settings
+    older = settings.model_copy(update={"tools": settings.tools | {"torch": "1.0"}})
+    (run / SETTINGS_FILE).write_text(older.model_dump_json())
+    assert main(resume) == 0
+    (run / "member-2" / CHECKPOINT_FILE).unlink()
+    capsys.readouterr()
+    assert main(resume) == 1
+    python = settings.tools["python"]
+    said = capsys.readouterr().err
+    assert f"python {python}, torch 1.0, which the run began with; here are python {python}, torch 2." in said
+
+
+@pytest.mark.parametrize("file", [SETTINGS_FILE, SUMMARY_FILE])
+def test_files_that_are_no_text_are_called_damaged(drawn_digits: Path, tmp_path: Path, file: str) -> None:
+    main(arguments(drawn_digits, tmp_path))
+    (tmp_path / file).write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match=f"{file} is damaged"):
+        Run.open(tmp_path).read_summary()
+
+
 def test_resume_refuses_a_folder_without_a_run(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +211,21 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_the_run_goes_on_later(
     said = f"[Errno 28] No space left on device. Continue with: python -m training.fit --resume {run}\n"
     assert capsys.readouterr().err == said
     assert main(["--resume", str(run)]) == 0
+
+
+def test_a_beginning_that_failed_is_no_run_and_can_be_repeated(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        assert main(arguments(drawn_digits, tmp_path)) == 1
+    assert "cannot be written: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "settings.json.unfinished").touch()  # as a process leaves it that was killed
+    assert main(arguments(drawn_digits, tmp_path)) == 0
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_training(

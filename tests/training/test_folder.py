@@ -47,6 +47,45 @@ def test_given_parts_are_kept(tmp_path: Path) -> None:
     assert (len(dataset.train), len(dataset.held_out), len(dataset.test)) == (10, 4, 6)
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+@pytest.mark.parametrize("hidden", [(), (".gitkeep",)])
+def test_a_given_part_must_have_images(tmp_path: Path, part: str, hidden: tuple[str, ...]) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name)
+    (tmp_path / part).mkdir()
+    for file in hidden:
+        (tmp_path / part / file).touch()
+    with pytest.raises(DataError, match=f"/{part} has no images; fill it, or remove it to have images set aside"):
+        load_folder(tmp_path, None)
+
+
+@pytest.mark.parametrize("stray", ["valid", "Test", "README.md", "test"])
+def test_nothing_beside_the_parts_is_left_out_in_silence(tmp_path: Path, stray: str) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name)
+    (tmp_path / ".DS_Store").touch()
+    if stray in ("valid", "Test"):
+        fill(tmp_path / stray / "cat")
+    else:
+        (tmp_path / stray).touch()
+    with pytest.raises(DataError) as error:
+        load_folder(tmp_path, None)
+    said = f"{tmp_path / stray} lies beside train, where only folders val and test are expected"
+    assert str(error.value) == f"{tmp_path} cannot be trained on:\n  - {said}"
+
+
+def test_a_class_folder_whose_name_is_no_text_is_named(folder: Path) -> None:
+    """As an archive of another encoding leaves it; no file of a run could hold that name."""
+    (folder / "cat").rename(folder / "caf\udce9")
+    with pytest.raises(DataError, match=r"class label 'caf\\udce9' is not UTF-8"):
+        load_folder(folder, None)
+
+
+def test_pictures_of_broken_exif_are_taken_as_upright(folder: Path) -> None:
+    Image.new("L", (8, 8), 90).save(folder / "cat" / "0.jpg", dpi=(72, 72), exif=b"Exif\0\0no TIFF file")
+    assert load_folder(folder, None).image_shape == (1, 8, 8)
+
+
 def test_labels_follow_the_folders(tmp_path: Path) -> None:
     fill(tmp_path / "dark", colour=10)
     fill(tmp_path / "light", colour=250)
@@ -205,7 +244,7 @@ class TestSources:
     @pytest.mark.parametrize("exists", [True, False])
     def test_nothing_is_downloaded_unasked(self, tmp_path: Path, exists: bool) -> None:
         place = tmp_path if exists else tmp_path / "nowhere"
-        with pytest.raises(DataError, match=r"there are no images at .* add --download-mnist"):
+        with pytest.raises(DataError, match=r"there are no images at .* with --download-mnist"):
             load_dataset(place)
 
     def test_mnist_is_never_downloaded_among_other_images(self, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_rungs_that_are_trained_are_kept(
     assert climb(drawn_digits, tmp_path) == 0
     assert "epoch 1" not in capsys.readouterr().out
     assert (tmp_path / "ladder.json").read_text() == first
+
+
+def test_images_that_have_moved_are_found_there_by_members_yet_to_train(
+    drawn_digits: Path, tmp_path: Path
+) -> None:
+    """Their processes read the images from where the run has noted them."""
+    climb(drawn_digits, tmp_path / "ladder")
+    moved = shutil.copytree(drawn_digits, tmp_path / "moved")
+    assert climb(moved, tmp_path / "ladder") == 0
+    assert Run.open(tmp_path / "ladder" / "lesson-linear").settings.data_path == moved
 
 
 def test_a_folder_of_another_recipe_is_refused(

@@ -149,9 +149,10 @@ def test_lost_metrics_are_refused(dataset: Dataset, tmp_path: Path) -> None:
         train_member(plan(), dataset, tmp_path, Watcher())
 
 
-def test_damaged_metrics_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b'{"epoch": 1', b"\xff"])
+def test_damaged_metrics_are_refused(dataset: Dataset, tmp_path: Path, content: bytes) -> None:
     damage(tmp_path, dataset)
-    (tmp_path / METRICS_FILE).write_text('{"epoch": 1')
+    (tmp_path / METRICS_FILE).write_bytes(content)
     with pytest.raises(RunError, match=r"metrics.jsonl is damaged"):
         train_member(plan(), dataset, tmp_path, Watcher())
 
