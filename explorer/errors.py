@@ -10,12 +10,13 @@ ExplorerError
     ├── PictureRefused    the picture cannot be used
     ├── RequestTooLarge   the request's body has more bytes than the settings allow
     ├── TooManyRequests   this client asks more often than the settings allow
+    ├── NothingServed     the server has no model loaded
     ├── NoGradient        no way is known from a layer back to the input
     ├── NotInspected      nothing is on disk of what excites a unit
     ├── BundleUnusable    the bundle that the server answers with is not beside the explorer, or differs
     └── MetricsUnreadable the server's metrics cannot be had
 
-`explorer.replies` maps every request error to an HTTP status. Messages go to the page as they are.
+`explorer.replies` maps every request error to an HTTP status and a kind. Messages go to the page as they are.
 """
 
 
@@ -57,6 +58,10 @@ class RequestTooLarge(RequestError):
 
 class TooManyRequests(RequestError):
     """This client asks more often than the settings allow."""
+
+
+class NothingServed(RequestError):
+    """The server has no model loaded."""
 
 
 class NoGradient(RequestError):

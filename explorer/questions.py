@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from explorer import replies
-from explorer.errors import InvalidRequest, NotInspected
+from explorer.errors import InvalidRequest, NothingServed, NotInspected
 from explorer.inspection import Excited, Inspection, pictures_of
 from explorer.limits import read_body
 from explorer.metrics import fetch_metrics, summarize_metrics
@@ -113,6 +113,8 @@ class Questions:
 
     def _list_models(self) -> JSONResponse:
         listed = self._client.list_models()
+        if not listed:
+            raise NothingServed("The server has no model loaded.")
         try:
             default = self._client.get_model().model
         except CallError as error:

@@ -16,6 +16,7 @@ from explorer.errors import (
     InvalidRequest,
     MetricsUnreadable,
     NoGradient,
+    NothingServed,
     NotInspected,
     PictureRefused,
     RequestError,
@@ -27,16 +28,18 @@ from explorer.layers import Layer
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.client import CallError, Classification, Timing
 
-HTTP_STATUS: dict[type[RequestError], int] = {
-    InvalidRequest: 400,
-    NotInspected: 404,
-    BundleUnusable: 409,
-    RequestTooLarge: 413,
-    PictureRefused: 422,
-    NoGradient: 422,
-    TooManyRequests: 429,
-    MetricsUnreadable: 502,
+REQUEST_FAILURES: dict[type[RequestError], tuple[int, str]] = {
+    InvalidRequest: (400, "request"),
+    NotInspected: (404, "request"),
+    BundleUnusable: (409, "request"),
+    RequestTooLarge: (413, "request"),
+    PictureRefused: (422, "request"),
+    NoGradient: (422, "request"),
+    TooManyRequests: (429, "busy"),
+    MetricsUnreadable: (502, "request"),
+    NothingServed: (503, "empty"),
 }
+"""HTTP status and kind of each; the page asks again later, unless the kind is "request" or "refused"."""
 CALL_FAILURES: dict[grpc.StatusCode, tuple[int, str, str]] = {
     grpc.StatusCode.UNAVAILABLE: (503, "down", "The server does not answer."),
     grpc.StatusCode.CANCELLED: (503, "down", "The server ended the call."),
@@ -51,8 +54,8 @@ OTHER_FAILURE = (502, "failed", "The call to the server failed.")
 
 def request_error(_: Request, error: Exception) -> JSONResponse:
     """A refused request."""
-    status = next(HTTP_STATUS[kind] for kind in type(error).mro() if kind in HTTP_STATUS)
-    return JSONResponse({"kind": "request", "message": str(error)}, status)
+    status, kind = next(REQUEST_FAILURES[one] for one in type(error).mro() if one in REQUEST_FAILURES)
+    return JSONResponse({"kind": kind, "message": str(error)}, status)
 
 
 def call_error(_: Request, error: Exception) -> JSONResponse:

@@ -110,10 +110,10 @@ function addressOf(path, parameters) {
 
 async function ask(path, parameters = {}, body = undefined) {
   const reply = await send(addressOf(path, parameters), body);
-  const content = await reply.json().catch(() => ({}));
-  if (!reply.ok)
-    throw new Failure(content.kind ?? "explorer", content.message ?? `The explorer failed (${reply.status}).`);
-  return content;
+  const content = await reply.json().catch(() => null);
+  if (reply.ok && content) return content;
+  const otherwise = reply.ok ? "The answer did not arrive whole." : `The explorer failed (${reply.status}).`;
+  throw new Failure(content?.kind ?? "explorer", content?.message ?? otherwise);
 }
 
 async function send(address, body) {

@@ -7,17 +7,20 @@ const MARGIN = { left: 44, right: 8, top: 22, bottom: 34 };
 /**
  * A chart of curves over shared places.
  * @param {{x: number[], curves: {values: number[], main?: boolean}[], most: number, title: string, axis: string,
- *   writeX?: (x: number) => string, writeY: (y: number) => string, mark?: number, width?: number, height?: number}} chart
- *   `most` is the upper end of the y axis, which begins at 0; `mark` is a place on the x axis.
+ *   name?: string, writeX?: (x: number) => string, writeY: (y: number) => string, mark?: number, width?: number,
+ *   height?: number}} chart
+ *   `most` is the upper end of the y axis, which begins at 0; `name` is for screen readers, where it is not the title;
+ *   `mark` is a place on the x axis.
  * @returns {SVGElement}
  */
-export function lineChart({ x, curves, most, title, axis, writeX, writeY, mark, width = 760, height = HEIGHT }) {
+export function lineChart(chart) {
+  const { x, curves, most, title, axis, name = title, writeX, writeY, mark, width = 760, height = HEIGHT } = chart;
   const [first, last] = [x[0], x.at(-1)];
   const toX = (value) =>
     MARGIN.left + ((value - first) / (last - first || 1)) * (width - MARGIN.left - MARGIN.right);
   const toY = (value) =>
     height - MARGIN.bottom - (Math.min(value, most) / most) * (height - MARGIN.top - MARGIN.bottom);
-  const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
+  const svg = makeSvg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name });
   svg.append(makeSvg("text", { x: 0, y: 11 }, title));
   for (const share of [0, 0.5, 1]) {
     const y = toY(share * most);

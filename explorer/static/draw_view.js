@@ -5,10 +5,13 @@ import { Drawing } from "./drawing.js";
 import { Latest } from "./latest.js";
 import { fromBase64, paintInput } from "./pixels.js";
 import { session } from "./session.js";
+import { isOpen } from "./tabs.js";
 import { showStages, stagesOf } from "./timing.js";
 import { showVerdict } from "./verdict.js";
 
 const GAP_MS = 40;
+/** Counts pictures that were chosen and changes of the drawing: a picture that arrives after either is left out. */
+let newest = 0;
 
 /** Set the view up. */
 export function startDrawView() {
@@ -16,6 +19,7 @@ export function startDrawView() {
   const asking = new Latest((began) => answer(drawing, began), GAP_MS);
   const ask = () => (drawing.isEmpty ? forget(asking) : asking.submit(performance.now()));
   drawing.addEventListener("change", () => {
+    newest++;
     byId("paper-hint").hidden = !drawing.isEmpty;
     byId("undo").disabled = byId("clear").disabled = drawing.isEmpty;
     ask();
@@ -26,9 +30,7 @@ export function startDrawView() {
   byId("clear").addEventListener("click", () => drawing.clear());
   session.addEventListener("back", ask);
   session.addEventListener("model", () => {
-    const grey = session.model.shape[0] === 1;
-    byId("centre").disabled = !grey;
-    if (!grey) byId("centre").checked = false;
+    byId("centre").disabled = session.model.shape[0] !== 1;
     showVerdict(null, session.model, false);
     ask();
   });
@@ -36,20 +38,24 @@ export function startDrawView() {
   offerExamples(drawing);
 }
 
+/** Whether digits are to be centred; colours never are. */
+const isCentring = () => byId("centre").checked && !byId("centre").disabled;
+
 async function answer(drawing, began) {
   if (drawing.isEmpty || !session.model) return;
+  const { model, answering } = session;
   await session.attempt(async () => {
     const file = await drawing.file();
-    const options = { centre: byId("centre").checked, early_stop: byId("early").checked };
-    const reply = await classify(session.chosen, file, options);
-    if (drawing.isEmpty) return; // cleared meanwhile
-    await show(reply, options, began);
+    const options = { centre: isCentring(), early_stop: byId("early").checked };
+    const reply = await classify(answering, file, options);
+    if (drawing.isEmpty || session.model !== model) return; // cleared, or another model's turn, meanwhile
+    show(reply, options, began);
   });
 }
 
-async function show(reply, options, began) {
+function show(reply, options, began) {
   const pixels = fromBase64(reply.input.pixels);
-  await session.setAnswer({ ...reply, pixels, shape: reply.input.shape });
+  session.setAnswer({ ...reply, pixels, shape: reply.input.shape });
   showVerdict(reply.verdict, session.model, options.early_stop);
   paintInput(byId("seen"), pixels, reply.input.shape);
   byId("seen-words").textContent = seenInWords(reply.input.shape, options.centre);
@@ -101,16 +107,25 @@ function takeFiles(drawing) {
  */
 async function takePicture(drawing, picture) {
   if (!picture) return;
-  const refusal = byId("refusal");
-  refusal.hidden = true;
+  const number = ++newest;
+  byId("refusal").hidden = true;
   try {
     const file = await picture;
-    await classify(session.chosen, file, { centre: byId("centre").checked, early_stop: false });
-    drawing.show(file, await createImageBitmap(file));
+    await classify(session.chosen, file, { centre: isCentring(), early_stop: false });
+    const bitmap = await createImageBitmap(file);
+    if (number === newest) drawing.show(file, bitmap);
   } catch (failure) {
-    refusal.textContent = failure.kind ? failure.message : "The browser cannot show this picture.";
-    refusal.hidden = false;
+    if (number === newest) refuse(failure.kind ? failure.message : "The browser cannot show this picture.");
   }
+}
+
+function refuse(why) {
+  if (!isOpen("draw")) {
+    session.say(why);
+    return;
+  }
+  byId("refusal").textContent = why;
+  byId("refusal").hidden = false;
 }
 
 function offerExamples(drawing) {

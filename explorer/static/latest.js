@@ -27,12 +27,15 @@ export class Latest {
 
   async #run() {
     this.busy = true;
-    while (this.waiting.length) {
-      const began = performance.now();
-      await this.work(this.waiting.pop());
-      const rest = this.gapMs - (performance.now() - began);
-      if (rest > 0) await new Promise((done) => setTimeout(done, rest));
+    try {
+      while (this.waiting.length) {
+        const began = performance.now();
+        await this.work(this.waiting.pop());
+        const rest = this.gapMs - (performance.now() - began);
+        if (rest > 0) await new Promise((done) => setTimeout(done, rest));
+      }
+    } finally {
+      this.busy = false;
     }
-    this.busy = false;
   }
 }

@@ -41,7 +41,7 @@ export function startLayersView() {
       },
     );
   });
-  session.addEventListener("answer", refreshLayers);
+  for (const event of ["answer", "back"]) session.addEventListener(event, refreshLayers);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refreshLayers);
 }
 
@@ -51,16 +51,22 @@ export function refreshLayers() {
 }
 
 async function look() {
-  try {
-    await loadLayers();
-    await (session.answer ? showLayer() : invite());
-  } catch (failure) {
-    if (!failure.kind) throw failure;
-    loaded = "";
-    byId("layer-words").textContent = failure.message;
-    for (const id of ["maps", "layer-list", "filters"]) byId(id).replaceChildren();
-    byId("layer-scale").hidden = true;
-  }
+  await session.attempt(async () => {
+    try {
+      await loadLayers();
+      await (session.answer ? showLayer() : invite());
+    } catch (failure) {
+      if (failure.kind) empty(failure.message);
+      if (failure.kind !== "request") throw failure; // what cannot be had is not asked for again
+    }
+  });
+}
+
+function empty(why) {
+  loaded = "";
+  byId("layer-words").textContent = why;
+  for (const id of ["maps", "layer-list", "filters"]) byId(id).replaceChildren();
+  byId("layer-scale").hidden = true;
 }
 
 async function loadLayers() {
@@ -112,16 +118,16 @@ function invite() {
 }
 
 async function showLayer() {
-  const { pixels, shape, verdict } = session.answer;
+  const { answer, model } = session;
   const layer = layers[at];
-  const reply = await activations(session.answering, member, at, pixels);
-  paintInput(byId("layer-input"), pixels, shape);
+  const place = { ...session.answering, member, layer: at }; // while it is asked, another may be chosen
+  const reply = await activations(place, place.member, place.layer, answer.pixels);
+  paintInput(byId("layer-input"), answer.pixels, answer.shape);
   byId("layer-title").textContent = sentence(layer.title);
-  byId("layer-words").textContent = meaningOf(layer, layers, session.model.shape);
+  byId("layer-words").textContent = meaningOf(layer, layers, model.shape);
   byId("layer-facts").textContent = factsOf(layer);
-  const place = { ...session.answering, member, layer: at };
-  showMaps(place, layer, floatsFromBase64(reply.values.float32), session.model.labels);
-  byId("layer-proof").textContent = proofInWords(reply.probabilities, verdict.members[member - 1]);
+  showMaps(place, layer, floatsFromBase64(reply.values.float32), model.labels);
+  byId("layer-proof").textContent = proofInWords(reply.probabilities, answer.verdict.members[place.member - 1]);
 }
 
 /** Whether the graph that is looked into is the one that the server runs: their probabilities must be the same. */

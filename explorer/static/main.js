@@ -35,6 +35,7 @@ session.addEventListener("model", () => {
   for (const refresh of [refreshLayers, refreshConvolution, refreshSoftmax, refreshUncertainty, refreshRecord])
     refresh();
 });
+session.addEventListener("models", offerModels);
 byId("model").addEventListener("change", (event) => {
   const [name, version] = event.target.value.split("/");
   session.choose({ name, version: Number(version) });

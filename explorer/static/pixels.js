@@ -69,9 +69,6 @@ export function strongestOf(values) {
   return most;
 }
 
-/** A colour for CSS. @param {number} value @param {number} strongest */
-export const cssColour = (value, strongest) => `rgb(${colourOf(value, strongest).map(Math.round).join(" ")})`;
-
 function colourOf(value, strongest) {
   const share = Math.min(1, Math.abs(value) / strongest);
   const end = value < 0 ? ramp.minus : ramp.plus;

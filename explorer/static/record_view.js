@@ -20,6 +20,7 @@ export function startRecordView() {
     showFigures(session.model);
     showMembers(session.model);
   });
+  session.addEventListener("models", showVersions);
   byId("report").replaceChildren(
     ...(session.page.report
       ? [
@@ -74,6 +75,7 @@ function showLive(id, name, write) {
     curves: [{ values, main: true }],
     most: Math.max(...values) || 1,
     title: "",
+    name: byId(id).previousElementSibling.textContent, // its heading
     axis: `last ${Math.max(2, -x[0])} seconds`,
     writeY: write,
   };
@@ -100,7 +102,12 @@ function showVersions() {
     );
     return make("li", {}, title, answers ? make("span", { className: "soft" }, "answers now") : use);
   });
-  byId("versions").replaceChildren(...rows);
+  const list = byId("versions");
+  const focused = list.contains(document.activeElement) && document.activeElement.ariaLabel;
+  list.replaceChildren(...rows);
+  if (!focused) return;
+  const same = [...list.querySelectorAll("button")].find((button) => button.ariaLabel === focused);
+  (same ?? byId("versions-title")).focus();
 }
 
 function showFigures({ name, version, test, held_out: heldOut, temperature, provider, labels, shape }) {

@@ -1,8 +1,8 @@
 /**
  * What all views share: the model that is asked, the last answer, and whether the server answers at all.
  *
- * Events: "model" (another model or version answers from now on), "answer" (`answer` is new, or null), "back" (the
- * server answers again).
+ * Events: "model" (another model or version answers from now on), "models" (the server has others than before),
+ * "answer" (`answer` is new, or null), "back" (the server answers again: what failed is asked anew).
  */
 import { describeModel, listModels } from "./api.js";
 
@@ -32,7 +32,7 @@ class Session extends EventTarget {
     await this.#watch();
   }
 
-  /** The model that answered last, for questions that must be about the same one. */
+  /** The model that answers, by its version: where none is named, a canary may answer. */
   get answering() {
     return { name: this.model.name, version: this.model.version };
   }
@@ -40,19 +40,12 @@ class Session extends EventTarget {
   /** Ask another model or version. @param {import("./api.js").ModelKey} key */
   async choose(key) {
     this.chosen = key;
-    await this.attempt(() => this.#describe());
+    await this.attempt(() => this.#followChosen());
   }
 
   /** A new answer, or null for none. */
-  async setAnswer(answer) {
+  setAnswer(answer) {
     this.answer = answer;
-    if (answer && !this.#isAnswering(answer.model)) {
-      const before = this.model;
-      await this.#describe();
-      this.say(
-        `${this.model.name} version ${this.model.version} answers now; it was ${before.name} version ${before.version}.`,
-      );
-    }
     this.dispatchEvent(new Event("answer"));
   }
 
@@ -65,7 +58,7 @@ class Session extends EventTarget {
     const slow = setTimeout(() => this.#say("Still waiting for the server…", true), SLOW_MS);
     try {
       await work();
-      this.#recovered();
+      if (!this.#failed && this.#saysBad) this.#hideNotice();
       return true;
     } catch (failure) {
       if (failure.kind === undefined) throw failure;
@@ -87,19 +80,34 @@ class Session extends EventTarget {
   }
 
   async #watch() {
-    clearTimeout(this.#timer);
-    const was = this.#failed;
-    const done = await this.attempt(async () => {
-      const listed = await listModels();
-      this.models = listed.models;
-      if (!this.chosen.name) this.chosen = { name: listed.default.name, version: 0 };
-      await this.#followChosen();
-    });
-    if (done && was) this.dispatchEvent(new Event("back"));
-    this.#timer = setTimeout(() => this.#watch(), done ? CALM_MS : ANXIOUS_MS);
+    let done = false;
+    try {
+      done = await this.attempt(async () => {
+        const listed = await listModels();
+        const changed = JSON.stringify(listed.models) !== JSON.stringify(this.models);
+        this.models = listed.models;
+        if (!this.chosen.name) this.chosen = { name: listed.default.name, version: 0 };
+        const before = this.model;
+        const followed = await this.#followChosen();
+        if (before && followed)
+          this.say(`The server changed: ${this.model.name} version ${this.model.version} answers now.`);
+        if (changed) this.dispatchEvent(new Event("models"));
+      });
+      if (done) this.#recovered();
+    } finally {
+      this.#watchIn(done ? CALM_MS : ANXIOUS_MS);
+    }
   }
 
-  /** Describe what answers, if it changed; leave a version that the server no longer has. */
+  #watchIn(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#watch(), milliseconds);
+  }
+
+  /**
+   * Describe what answers, if it changed; leave a version that the server no longer has.
+   * @returns {Promise<boolean>} whether it changed
+   */
   async #followChosen() {
     const ours = this.models.filter((model) => model.name === this.chosen.name);
     const gone = this.chosen.version !== 0 && !ours.some((model) => model.version === this.chosen.version);
@@ -110,45 +118,44 @@ class Session extends EventTarget {
         model.name === this.chosen.name &&
         (this.chosen.version ? model.version === this.chosen.version : model.latest),
     );
-    if (this.#isAnswering(now)) return;
-    const before = this.model;
-    await this.#describe();
-    if (before) this.say(`The server changed: ${now.name} version ${now.version} answers now.`);
-  }
-
-  async #describe() {
-    this.model = await describeModel(this.chosen);
+    if (this.#isAnswering(now)) return false;
+    const { chosen } = this;
+    const model = await describeModel({ name: now.name, version: now.version });
+    if (this.chosen !== chosen || this.#isAnswering(model)) return false; // chosen, or described, meanwhile
+    this.model = model;
     this.dispatchEvent(new Event("model"));
+    return true;
   }
 
   #fail(failure) {
-    if (failure.kind === "gone") {
-      this.say(failure.message);
-      this.chosen = { name: "", version: 0 };
-      this.#timer = setTimeout(() => this.#watch(), 0);
-      return;
-    }
     if (failure.kind === "refused" || failure.kind === "request") {
       this.say(failure.message);
       return;
     }
     const anew = !this.#failed;
     this.#failed = failure.kind;
+    if (anew) this.#watchIn(ANXIOUS_MS);
+    if (failure.kind === "gone") {
+      this.say(failure.message); // what answers instead, the watch finds out
+      return;
+    }
     const where = failure.kind === "down" ? ` (${this.page.target})` : "";
     this.#say(
       `${failure.message.replace(/\.$/, "")}${where}. Trying again every second; your drawing is kept.`,
       true,
     );
-    if (anew) {
-      clearTimeout(this.#timer);
-      this.#timer = setTimeout(() => this.#watch(), ANXIOUS_MS);
-    }
   }
 
+  /** Only the watch says so, so that a question that still fails is asked once a second, and not without a pause. */
   #recovered() {
-    if (this.#failed) this.say("The server answers again.");
-    else if (document.getElementById("notice").classList.contains("bad")) this.#hideNotice();
+    if (!this.#failed) return;
     this.#failed = "";
+    if (this.#saysBad) this.say("The server answers again.");
+    this.dispatchEvent(new Event("back"));
+  }
+
+  get #saysBad() {
+    return document.getElementById("notice").classList.contains("bad");
   }
 
   #say(sentence, bad) {

@@ -23,10 +23,12 @@ export function refreshSoftmax() {
 
 async function fetchLogits() {
   const { model, answer } = session;
+  byId("softmax-words").textContent = "";
   try {
     logits = answer ? await logitsOf(answer) : model.labels.map(() => 0);
   } catch (failure) {
     if (!failure.kind) throw failure;
+    byId("softmax-words").textContent = failure.message;
     logits = model.labels.map(() => 0);
   }
   show(model.labels);

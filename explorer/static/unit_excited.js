@@ -32,6 +32,7 @@ async function ask({ place, channel, wanted }) {
     else show(found, sheet);
   } catch (failure) {
     if (!failure.kind) throw failure;
+    if (wanted !== asked) return;
     asked = "";
     refuse(failure.message);
   }

@@ -60,7 +60,7 @@ def show_everything(page: Page, view: str) -> None:
         "layers": "#maps canvas",
         "convolution": "#softmax input",
         "uncertainty": ".stranger",
-        "record": "#record-members td",
+        "record": "#live-rate-chart svg",
     }
     expect(page.locator(awaited[view]).first).to_be_visible()
 

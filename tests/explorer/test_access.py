@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.explorer.chromium import PHONE, VIEWS, choose_example, paper_box, serious_problems, show_everything
-from tests.explorer.conftest import OpenPage
+from tests.explorer.conftest import MNIST_VERSION, SMALL_VERSION, OpenPage
 
 INSIDE = """() => {
   const view = document.querySelector('.view:not([hidden])');
@@ -60,6 +60,18 @@ def test_the_keyboard_alone_draws_and_reaches_everything(page: Page) -> None:
     page.keyboard.press("ArrowRight")
     expect(page.locator("#tab-draw")).to_be_focused()
     expect(page.locator("#view-draw")).to_be_visible()
+
+
+def test_the_record_keeps_the_keyboards_place_and_names_its_charts(page: Page) -> None:
+    """The row of the version that was chosen has no button any more: its list's heading is next to it."""
+    show_everything(page, "record")
+    for name in ("Images a second", "Half of the calls within", "99 of 100 within"):
+        expect(page.get_by_role("img", name=name, exact=True)).to_be_visible()
+    page.get_by_role("button", name=f"Use mnist-small version {SMALL_VERSION}").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#versions-title")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name=f"Use mnist version {MNIST_VERSION}")).to_be_focused()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

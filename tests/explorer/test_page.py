@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from playwright.sync_api import Browser, Page, Response, expect
 
 from serving.client import Classification, Client
 from serving.server import Server
+from tests.bundles import write_bundle
+from tests.conftest import run_server
 from tests.explorer.chromium import choose_example, draw_digit
-from tests.explorer.conftest import ROOT, OpenPage
+from tests.explorer.conftest import ROOT, OpenPage, run_explorer, settings_for
 from tests.imaging.test_files import encode, gradient
 
 ANSWERED = re.compile(r"/api/classify")
@@ -121,6 +124,33 @@ def test_a_picture_is_opened_and_drawn_over(page: Page) -> None:
         page.locator("#paper").click()
     page.locator("#undo").click()
     expect(page.locator("#answer")).to_have_text("5")
+
+
+def test_a_pasted_picture_that_is_refused_is_said_in_every_view(open_page: OpenPage) -> None:
+    page, watched = open_page()
+    page.locator("#tab-record").click()
+    page.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.items.add(new File(['no picture'], 'torn.png', { type: 'image/png' }));
+          document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }));
+        }"""
+    )
+    expect(page.locator("#notice")).to_contain_text("no PNG, JPEG, WebP or BMP")
+    watched.forgive_refusals()
+
+
+def test_centring_is_as_it_was_after_a_look_at_a_model_of_colours(open_page: OpenPage, tmp_path: Path) -> None:
+    write_bundle(tmp_path, name="colour", shape=(3, 28, 28))
+    write_bundle(tmp_path, name="grey", shape=(1, 28, 28))
+    with run_server(tmp_path) as server, run_explorer(settings_for(server, models=tmp_path)) as at:
+        page, _ = open_page(at)
+        choose_example(page, "3 dark on light")
+        expect(page.locator("#seen-words")).to_contain_text("28×28 colour pixels, 0 to 255. Only scaled down")
+        page.locator("#model").select_option("grey/0")
+        expect(page.locator("#seen-words")).to_contain_text("28×28 grey pixels, 0 to 255. Cut out, scaled")
+        expect(page.locator("#centre")).to_be_checked()
+        expect(page.locator("#centre")).to_be_enabled()
 
 
 @pytest.mark.parametrize("way", ["paste", "drop"])

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,7 +18,9 @@ from starlette.testclient import TestClient
 
 from explorer.app import STATIC, build_app
 from explorer.errors import RequestError
-from explorer.replies import CALL_FAILURES, HTTP_STATUS
+from explorer.replies import CALL_FAILURES, REQUEST_FAILURES
+from protos.open_inference.v2 import grpc_service_pb2 as oip
+from protos.open_inference.v2 import grpc_service_pb2_grpc
 from serving.client import Client
 from serving.server import Server
 from tests.bundles import write_bundle
@@ -34,6 +37,12 @@ def subclasses(kind: type[Exception]) -> Iterator[type[Exception]]:
     for one in kind.__subclasses__():
         yield one
         yield from subclasses(one)
+
+
+def unload(server: Server, name: str) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        control = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        control.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name=name), timeout=60)
 
 
 def pixels_of(reply: dict[str, dict[str, str]]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -112,6 +121,21 @@ def test_a_server_without_a_default_model_has_its_first_one_shown(tmp_path: Path
         assert http.get("/api/models").json()["default"]["name"] == "a"
 
 
+def test_a_server_whose_only_model_is_unloaded_is_said_plainly(tmp_path: Path) -> None:
+    """By a kind that the page asks again about: the model may be loaded again."""
+    write_bundle(tmp_path)
+    with (
+        run_server(tmp_path, model_control=True, watch_seconds=0) as server,
+        TestClient(build_app(settings_for(server, models=tmp_path))) as http,
+    ):
+        unload(server, "stub")
+        reply = http.get("/api/models")
+    assert (reply.status_code, reply.json()) == (
+        503,
+        {"kind": "empty", "message": "The server has no model loaded."},
+    )
+
+
 def test_metrics_count_the_images_that_the_page_asks_about(http: TestClient) -> None:
     before = http.get("/api/metrics").json()
     http.post("/api/classify?centre=1", content=THREE)
@@ -181,12 +205,15 @@ def test_a_client_that_asks_too_often_is_refused(shipped: Server) -> None:
         assert http.get("/api/page").status_code == 200
         reply = http.get("/api/page")
         assert http.get("/").status_code == 200
-    assert (reply.status_code, reply.json()["kind"]) == (429, "request")
+    assert (reply.status_code, reply.json()["kind"]) == (429, "busy")
 
 
-def test_every_request_error_has_its_status() -> None:
-    assert set(subclasses(RequestError)) == set(HTTP_STATUS)
-    assert all(status >= 400 for status, _, _ in CALL_FAILURES.values())
+def test_every_request_error_has_its_status_and_kind() -> None:
+    assert set(subclasses(RequestError)) == set(REQUEST_FAILURES)
+    statuses = [status for status, _ in REQUEST_FAILURES.values()] + [
+        status for status, _, _ in CALL_FAILURES.values()
+    ]
+    assert min(statuses) >= 400
 
 
 def test_the_report_of_the_run_is_served_when_one_is_named(shipped: Server, tmp_path: Path) -> None:
