@@ -111,3 +111,32 @@ def test_bfloat16_is_active_or_refused(python: Path) -> None:
     assert found[0].members is not None
     assert expected[0].members is not None
     assert np.abs(found[0].members - expected[0].members).max() > 0
+
+
+BOUND = """
+import os, sys, threading
+from pathlib import Path
+import numpy as np
+from serving.providers import open_session
+
+session = open_session(Path(sys.argv[1]).read_bytes(), "member", "openvino")
+pixels = np.zeros((32, 1, 28, 28), np.uint8)
+running = threading.Thread(target=lambda: [session.run(None, {"pixels": pixels}) for _ in range(100)])
+running.start()
+bound = 0
+while running.is_alive():
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            bound += os.sched_getaffinity(int(task.name)) != os.sched_getaffinity(0)
+        except ProcessLookupError:  # it has ended
+            pass
+print(bound)
+"""
+"""How often a thread was bound to some of the cores, while one ran inference."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_openvino_binds_no_thread_to_a_core(python: Path) -> None:
+    """Each session would choose the same one."""
+    member = ROOT / "models/mnist-small/2/member-1.onnx"
+    assert subprocess.check_output([python, "-c", BOUND, member], cwd=ROOT, text=True) == "0\n"
