@@ -42,8 +42,12 @@ class Execution:
 
 def _openvino(precision: str) -> dict[str, str]:
     """Options for one thread a session, as everywhere, in a precision by OpenVINO's name for it."""
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1", "NUM_STREAMS": "1"}
-    settings["ENABLE_CPU_PINNING"] = "NO"  # or every session binds its thread to the same core
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": "1",
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": "NO",  # or every session binds its thread to the same core
+    }
     return {"device_type": "CPU", "load_config": json.dumps({"CPU": settings})}
 
 
