@@ -4,7 +4,8 @@
  */
 export class Latest {
   /**
-   * @param {(input: any) => Promise<void>} work must not throw
+   * @param {(input: any, isWanted: () => boolean) => Promise<void>} work must not throw; an answer that came late is
+   *   told from one that is still wanted, since nothing newer was submitted and nothing cleared
    * @param {number} gapMs least time between two beginnings
    */
   constructor(work, gapMs = 0) {
@@ -12,16 +13,19 @@ export class Latest {
     this.gapMs = gapMs;
     this.busy = false;
     this.waiting = [];
+    this.wanted = null;
   }
 
   /** Do the work on this input as soon as may be. @param {any} input */
   submit(input) {
-    this.waiting = [input];
+    this.wanted = { input };
+    this.waiting = [this.wanted];
     if (!this.busy) this.#run();
   }
 
-  /** Forget what waits. */
+  /** Forget what waits; what is worked on is no longer wanted. */
   clear() {
+    this.wanted = null;
     this.waiting = [];
   }
 
@@ -30,7 +34,8 @@ export class Latest {
     try {
       while (this.waiting.length) {
         const began = performance.now();
-        await this.work(this.waiting.pop());
+        const one = this.waiting.pop();
+        await this.work(one.input, () => this.wanted === one);
         const rest = this.gapMs - (performance.now() - began);
         if (rest > 0) await new Promise((done) => setTimeout(done, rest));
       }

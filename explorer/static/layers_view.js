@@ -25,7 +25,7 @@ export function startLayersView() {
       Home: -layers.length,
       End: layers.length,
     }[event.key];
-    if (step === undefined) return;
+    if (step === undefined || !layers.length) return;
     event.preventDefault();
     go(Math.min(layers.length - 1, Math.max(0, at + step)));
   });

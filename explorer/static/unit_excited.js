@@ -18,21 +18,25 @@ export function showExcited({ place, layer }, channel) {
   const isInput = layer.kind === "input";
   byId("excited-title").hidden = byId("excited").hidden = byId("excited-words").hidden = isInput;
   byId("excited-how").hidden = true;
-  if (isInput) refuse("");
-  else asking.submit({ place, channel, wanted });
+  if (isInput) {
+    asking.clear();
+    refuse("");
+  } else {
+    asking.submit({ place, channel });
+  }
 }
 
-async function ask({ place, channel, wanted }) {
+async function ask({ place, channel }, isWanted) {
   try {
     const { found, why } = await excited(place, channel);
     const sheet = found ? await load(picturesOf(place, channel)) : null;
-    if (wanted !== asked) return;
+    if (!isWanted()) return;
     if (!found) refuse(why);
     else if (!sheet) refuse("The pictures of this unit cannot be had; write them again with python -m training.inspect.");
     else show(found, sheet);
   } catch (failure) {
     if (!failure.kind) throw failure;
-    if (wanted !== asked) return;
+    if (!isWanted()) return;
     asked = "";
     refuse(failure.message);
   }

@@ -16,18 +16,23 @@ const asking = new Latest(ask);
 export function showGradients({ place, layer }, unit) {
   if (!session.answer) return;
   paintInput(byId("gradient-input"), session.answer.pixels, session.answer.shape);
-  if (layer.kind === "input") refuse("This is the input itself; what follows from it has gradients.");
-  else asking.submit({ place, unit, pixels: session.answer.pixels });
+  if (layer.kind === "input") {
+    asking.clear();
+    refuse("This is the input itself; what follows from it has gradients.");
+  } else {
+    asking.submit({ place, unit, pixels: session.answer.pixels });
+  }
 }
 
-async function ask({ place, unit, pixels }) {
+async function ask({ place, unit, pixels }, isWanted) {
   try {
     const found = await gradients(place, unit, pixels);
+    if (!isWanted()) return;
     for (const kind of KINDS) paint(kind, found[kind]);
     refuse("");
   } catch (failure) {
     if (!failure.kind) throw failure;
-    refuse(failure.message);
+    if (isWanted()) refuse(failure.message);
   }
 }
 

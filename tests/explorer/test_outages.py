@@ -188,6 +188,40 @@ def test_a_unit_is_shown_although_the_request_of_the_one_before_is_lost(
     watched.forgive_refusals()
 
 
+def test_gradients_that_arrive_late_do_not_replace_what_is_said_of_the_input(page: Page) -> None:
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).to_have_text("3")
+    show_everything(page, "layers")
+    held = hold(page, "/api/gradients", times=1)
+    with page.expect_request("**/api/gradients*"):
+        page.get_by_role("button", name="Enlarge map 1", exact=True).click()
+    page.keyboard.press("Escape")
+    page.locator("#layer-list").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#layer-title")).to_have_text("Input, normalized")
+    page.get_by_role("button", name="Enlarge map 1", exact=True).click()
+    expect(page.locator("#gradient-refusal")).to_contain_text("This is the input itself")
+    with page.expect_response("**/api/gradients*") as late:
+        held.pop().continue_()
+    late.value.finished()
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")  # time enough to paint it
+    expect(page.locator("#gradient-refusal")).to_contain_text("This is the input itself")
+    expect(page.locator("#gradients")).to_be_hidden()
+
+
+def test_arrow_keys_before_the_layers_are_there_do_nothing(page: Page) -> None:
+    choose_example(page, "3 dark on light")
+    expect(page.locator("#answer")).to_have_text("3")
+    held = hold(page, "/api/layers", times=1)
+    with page.expect_request("**/api/layers*"):
+        page.locator("#tab-layers").click()
+    page.locator("#layer-list").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    held.pop().continue_()
+    expect(page.locator("#layer-title")).to_have_text("Convolution 1")
+
+
 @pytest.mark.parametrize("newer", ["picture", "stroke"])
 def test_a_picture_that_arrives_late_does_not_replace_what_is_newer(page: Page, newer: str) -> None:
     held = hold(page, "/api/classify", times=1)

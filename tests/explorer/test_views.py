@@ -66,7 +66,7 @@ def test_a_value_is_followed_back_to_the_pixels_by_keyboard_alone(page: Page) ->
     page.keyboard.press("Home")
     for _ in range(4):
         page.keyboard.press("ArrowDown")
-    expect(page.locator("#layer-title")).not_to_have_text("Convolution 1")
+    expect(page.locator("#layer-title")).to_have_text("Activation 2")
     page.get_by_role("button", name="Enlarge map 2", exact=True).focus()
     page.keyboard.press("Enter")
     expect(page.locator("#gradient-guided-scale")).to_have_text(re.compile(r"^−\d.*\d$"))
@@ -96,6 +96,7 @@ def test_a_value_is_followed_back_to_the_pixels_by_keyboard_alone(page: Page) ->
     page.keyboard.press("Escape")
     page.locator("#layer-list").focus()
     page.keyboard.press("Home")
+    expect(page.locator("#layer-title")).to_have_text("Input, normalized")
     page.get_by_role("button", name="Enlarge map 1", exact=True).click()
     expect(page.locator("#gradient-refusal")).to_contain_text("This is the input itself")
     expect(page.locator("#gradients")).to_be_hidden()
