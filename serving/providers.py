@@ -81,7 +81,8 @@ def require_provider(provider: Provider) -> None:
         available = onnxruntime.get_available_providers()
         raise ProviderInactive(
             f"provider {provider!r} was asked for, but the installed onnxruntime {onnxruntime.__version__} has "
-            f"only {', '.join(available)}; install consort[{EXECUTIONS[provider].extra}] instead"
+            f"only {', '.join(available)}; {provider!r} comes with Consort's "
+            f"extra {EXECUTIONS[provider].extra!r}, installed instead of the one that is there"
         )
 
 

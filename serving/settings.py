@@ -104,7 +104,7 @@ class ServerSettings(SecuritySettings):
     access_log_error_share: float = Field(0.0, ge=0, le=1, allow_inf_nan=False)
     """The same of calls that end with anything else."""
     trace_endpoint: str | None = Field(None, pattern=r"^https?://[^/]+$")
-    """OTLP collector that gets the spans of calls, as http://host:4317, https for TLS; needs consort[tracing]."""
+    """OTLP collector that gets the spans of calls, as http://host:4317, https for TLS; of the extra `tracing`."""
     config: Path | None = None
     """TOML file of settings."""
 

@@ -54,7 +54,8 @@ def open_tracing(endpoint: str | None) -> list[Tracing]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
         raise TracingMissing(
-            f"trace_endpoint {endpoint} is set, but {error.name} is not installed; install consort[tracing]"
+            f"trace_endpoint {endpoint} is set, but {error.name} is not installed; it comes with Consort's "
+            "extra 'tracing': pip install '.[tracing]' in the checkout"
         ) from error
     logging.getLogger("opentelemetry").addHandler(_IntoOurLog())
     logging.getLogger("opentelemetry").propagate = False

@@ -145,5 +145,5 @@ def test_tracing_without_the_extra_stops_the_start_in_one_line(models: Path) -> 
     assert result.stderr.startswith(
         "TracingMissing: trace_endpoint http://127.0.0.1:4317 is set, but opentelemetry"
     )
-    assert result.stderr.endswith("install consort[tracing]\n")
+    assert result.stderr.endswith("pip install '.[tracing]' in the checkout\n")
     assert result.stderr.count("\n") == 1
