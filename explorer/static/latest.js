@@ -12,29 +12,27 @@ export class Latest {
     this.work = work;
     this.gapMs = gapMs;
     this.busy = false;
-    this.waiting = [];
     this.wanted = null;
   }
 
   /** Do the work on this input as soon as may be. @param {any} input */
   submit(input) {
     this.wanted = { input };
-    this.waiting = [this.wanted];
     if (!this.busy) this.#run();
   }
 
   /** Forget what waits; what is worked on is no longer wanted. */
   clear() {
     this.wanted = null;
-    this.waiting = [];
   }
 
   async #run() {
     this.busy = true;
+    let one = null;
     try {
-      while (this.waiting.length) {
+      while (this.wanted && this.wanted !== one) {
         const began = performance.now();
-        const one = this.waiting.pop();
+        one = this.wanted;
         await this.work(one.input, () => this.wanted === one);
         const rest = this.gapMs - (performance.now() - began);
         if (rest > 0) await new Promise((done) => setTimeout(done, rest));

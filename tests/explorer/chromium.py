@@ -65,6 +65,13 @@ def show_everything(page: Page, view: str) -> None:
     expect(page.locator(awaited[view]).first).to_be_visible()
 
 
+def show_example(page: Page, name: str, view: str) -> None:
+    """Take the example of a digit, whose name begins with it, and open a view once it is read as that."""
+    choose_example(page, name)
+    expect(page.locator("#answer")).to_have_text(name[0])
+    show_everything(page, view)
+
+
 def serious_problems(page: Page) -> list[tuple[str, list[str]]]:
     """What axe-core finds that would keep somebody from using the page, and where."""
     return [

@@ -18,7 +18,7 @@ from serving.server import Server
 from tests.bundles import StubMember, write_bundle
 from tests.conftest import run_server
 from tests.end_to_end.test_containers import free_port
-from tests.explorer.chromium import choose_example, draw_digit, show_everything
+from tests.explorer.chromium import choose_example, draw_digit, show_everything, show_example
 from tests.explorer.conftest import ROOT, SMALL_VERSION, OpenPage, run_explorer, settings_for
 from tests.serving.test_server import wait_for
 
@@ -210,9 +210,7 @@ def test_a_unit_is_shown_although_the_request_of_the_one_before_is_lost(
 
 
 def test_gradients_that_arrive_late_do_not_replace_what_is_said_of_the_input(page: Page) -> None:
-    choose_example(page, "3 dark on light")
-    expect(page.locator("#answer")).to_have_text("3")
-    show_everything(page, "layers")
+    show_example(page, "3 dark on light", "layers")
     held = hold(page, "/api/gradients", times=1)
     with page.expect_request("**/api/gradients*"):
         page.get_by_role("button", name="Enlarge map 1", exact=True).click()

@@ -9,14 +9,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from export.manifest import read_manifest
-from tests.explorer.chromium import PHONE, choose_example, serious_problems, show_everything
+from tests.explorer.chromium import PHONE, choose_example, serious_problems, show_everything, show_example
 from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION, OpenPage
 
 
 def test_layers_are_stepped_through_and_maps_enlarged(page: Page) -> None:
-    choose_example(page, "3 dark on light")
-    expect(page.locator("#answer")).to_have_text("3")
-    show_everything(page, "layers")
+    show_example(page, "3 dark on light", "layers")
     expect(page.locator("#layer-title")).to_have_text("Convolution 1")
     expect(page.locator("#layer-facts")).to_have_text(
         re.compile(r"^Conv · \d×\d, with(out)? padding · \d+ maps of \d+×\d+$")
@@ -59,9 +57,7 @@ def painted(page: Page, canvas: str) -> int:
 
 def test_a_value_is_followed_back_to_the_pixels_by_keyboard_alone(page: Page) -> None:
     """Of a map, of a unit, of a class. Without a run, the page names the command that finds what excites it."""
-    choose_example(page, "3 dark on light")
-    expect(page.locator("#answer")).to_have_text("3")
-    show_everything(page, "layers")
+    show_example(page, "3 dark on light", "layers")
     page.locator("#layer-list").focus()
     page.keyboard.press("Home")
     for _ in range(4):
@@ -130,9 +126,7 @@ def test_what_excites_a_unit_is_shown_for_the_runs_own_members(
 
 
 def test_hiding_parts_shows_which_pixels_matter(page: Page) -> None:
-    choose_example(page, "7 dark on light")
-    expect(page.locator("#answer")).to_have_text("7")
-    show_everything(page, "layers")
+    show_example(page, "7 dark on light", "layers")
     page.locator("#occlusion-run").click()
     expect(page.locator("#occlusion-words")).to_contain_text(re.compile("costs most|No single patch"))
     expect(page.locator("#occlusion")).to_be_visible()
@@ -163,9 +157,7 @@ def test_the_arithmetic_of_a_convolution(page: Page) -> None:
 
 
 def test_a_kernel_slides_over_the_drawing(page: Page) -> None:
-    choose_example(page, "0 light on dark")
-    expect(page.locator("#answer")).to_have_text("0")
-    show_everything(page, "convolution")
+    show_example(page, "0 light on dark", "convolution")
     expect(page.locator("#conv-out-words")).to_have_text("Result, 26×26")
     page.locator("#padding").check()
     expect(page.locator("#conv-out-words")).to_have_text("Result, 28×28")
@@ -188,9 +180,7 @@ def test_a_kernel_slides_over_the_drawing(page: Page) -> None:
 
 
 def test_sweeps_and_strangers_show_when_members_disagree(page: Page) -> None:
-    choose_example(page, "7 dark on light")
-    expect(page.locator("#answer")).to_have_text("7")
-    show_everything(page, "uncertainty")
+    show_example(page, "7 dark on light", "uncertainty")
     expect(page.locator("#sweep-words")).to_contain_text("of 25 are still read as 7.")
     expect(page.locator("#sweep-chart polyline")).to_have_count(7)
     expect(page.locator(".stranger")).to_have_count(14)
