@@ -11,10 +11,26 @@ MODERATE = Affine(rotation_degrees=12, shift=0.08, shear_radians=0.2, zoom=0.12)
 STRONG = Affine(rotation_degrees=15, shift=0.1, shear_radians=0.3, zoom=0.15)
 
 
-def _of_lesson(name: str, architecture: str, epochs: int, affine: Affine = LESSON_DISTORTION) -> Recipe:
-    """As the lesson's library trained in fact: Adam at a constant 1e-3, batches of 64; see docs/training.md."""
+def _of_lesson(
+    name: str,
+    architecture: str,
+    epochs: int,
+    affine: Affine = LESSON_DISTORTION,
+    average_decay: float = 0.999,
+) -> Recipe:
+    """As the lesson's library trained in fact: Adam at a constant 1e-3, batches of 64; see docs/training.md.
+
+    Rungs that are judged by one network average its weights over the last thousand steps: at a constant rate, a
+    rung would otherwise be as good as its last few steps happened to be.
+    """
     return Recipe(
-        name=name, architectures=(architecture,), epochs=epochs, batch_images=64, affines=(affine,), strokes=False
+        name=name,
+        architectures=(architecture,),
+        epochs=epochs,
+        batch_images=64,
+        average_decay=average_decay,
+        affines=(affine,),
+        strokes=False,
     )
 
 
@@ -58,7 +74,7 @@ RECIPES = {
         _of_lesson("lesson-batchnorm", "cnn_bn", 10, Affine()),
         _of_lesson("lesson-batchnorm-augmented", "cnn_bn", 20),
         _of_lesson("lesson-dropout", "cnn_bn_dropout", 18),
-        _of_lesson("lesson", "cnn_bn_dropout", 35),
+        _of_lesson("lesson", "cnn_bn_dropout", 35, average_decay=0.0),
         Recipe(
             name="lesson-staged",
             architectures=("cnn_bn_dropout",),
