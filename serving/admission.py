@@ -13,6 +13,7 @@ import grpc
 
 from serving.at_end import at_end
 from serving.batch import Answer, Effort
+from serving.batcher import wait_for
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, TooManyCalls
 from serving.metrics import Timing
@@ -85,10 +86,9 @@ class AdmittedCall:
         self._decode_seconds = time.perf_counter() - self._arrived
         note_question(model.manifest, len(pixels), self._arrived, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
-
         at_end(self._context, future.cancel)
         try:
-            answer = model.batcher.wait(future)
+            answer = wait_for(future)
         except CancelledError as error:
             raise CallerGone("nobody waits for the answer any more") from error
         if model.shadow is not None:

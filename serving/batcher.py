@@ -80,20 +80,6 @@ class Batcher:
             self._changed.notify()
         return call.answer
 
-    def wait(self, answer: Future[Answer]) -> Answer:
-        """Wait for an answer, working on this thread meanwhile if a core is free.
-
-        Raises:
-            CancelledError: The call was cancelled before its turn.
-            CallerGone: Its deadline passed before its turn.
-            Exception: Whatever failed in the members.
-        """
-        self._threads.lend(answer.done)
-        if isinstance(late := answer.exception(), CallerGone):
-            # Another one: this one would hold all of the call by its traceback, and be held by the answer.
-            raise CallerGone(str(late))
-        return answer.result()
-
     def is_idle(self) -> bool:
         """Whether nothing waits or runs."""
         with self._changed:
@@ -163,6 +149,20 @@ class Batcher:
             self._running -= calls
             if self._closing:
                 self._changed.notify_all()
+
+
+def wait_for(answer: Future[Answer]) -> Answer:
+    """Wait for what `Batcher.submit` gave.
+
+    Raises:
+        CancelledError: The call was cancelled before its turn.
+        CallerGone: Its deadline passed before its turn.
+        Exception: Whatever failed in the members.
+    """
+    if isinstance(late := answer.exception(), CallerGone):
+        # Another one: this one would hold all of the call by its traceback, and be held by the answer.
+        raise CallerGone(str(late))
+    return answer.result()
 
 
 def _do_nothing() -> None:

@@ -35,14 +35,10 @@ class Queue(Protocol):
 
 
 class InferenceThreads:
-    """A fixed number of cores that several queues share, and as many threads to work on them.
-
-    A thread that waits for an answer may lend itself: while a core is free it works instead of waiting, and saves
-    two changes from thread to thread. Never do more threads work than there are cores.
-    """
+    """A fixed number of threads that several queues share."""
 
     def __init__(self, count: int) -> None:
-        self._free_cores = count
+        self._idle = count
         self.changed = threading.Condition()
         """Guards the tasks and all queues; notified when either changes."""
         self._begun: deque[Task] = deque()
@@ -64,7 +60,7 @@ class InferenceThreads:
         """Have tasks of a batch that has begun run before anything new starts."""
         with self.changed:
             self._begun.extend(tasks)
-            self.changed.notify(min(len(tasks), self._free_cores))
+            self.changed.notify(len(tasks))
 
     def leave(self, queue: Queue) -> None:
         """Take no more work from a queue, which is empty and stays so."""
@@ -74,7 +70,7 @@ class InferenceThreads:
     def offer(self, task: Task) -> bool:
         """Have a task run that nobody waits for; not taken where calls, or earlier offers, want all cores."""
         with self.changed:
-            if self._closing or len(self._offered) >= self._free_cores or self._has_calls():
+            if self._closing or len(self._offered) >= self._idle or self._has_calls():
                 return False
             self._offered.append(task)
             self.changed.notify()
@@ -85,14 +81,6 @@ class InferenceThreads:
         with self.changed:
             self._offered.appendleft(task)
             self.changed.notify()
-
-    def lend(self, is_done: Callable[[], bool]) -> None:
-        """Work on this thread until `is_done`, or until no core is free or nothing can start."""
-        with self.changed:
-            while not is_done() and (task := self._take()) is not None:
-                self._run(task)
-            if self._free_cores and self._has_work():
-                self.changed.notify()
 
     def close(self) -> None:
         """Finish all that waits, then stop the threads."""
@@ -106,35 +94,29 @@ class InferenceThreads:
         stand_back()
         with self.changed:
             while not (self._closing and not self._has_work()):
-                if (task := self._take() or self._take_offered()) is not None:
+                if (task := self._take()) is not None:
                     self._run(task)
                 else:
                     self.changed.wait(self._seconds_to_wait())
 
     def _run(self, task: Task) -> None:
-        """Run a task on a core that is free, without the lock."""
-        self._free_cores -= 1
+        """Run a task without the lock."""
+        self._idle -= 1
         self.changed.release()
         try:
             task()
         finally:
             self.changed.acquire()
-            self._free_cores += 1
+            self._idle += 1
 
     def _take(self) -> Task | None:
-        """What can start now, if anything: what has begun, or else the queue that has waited longest."""
-        if not self._free_cores:
-            return None
+        """What can start now: what has begun, or the queue that has waited longest, or else what was offered."""
         if self._begun:
             return self._begun.popleft()
         ready_at, queue = self._next_queue()
-        if queue is None or (ready_at > time.perf_counter() and not self._closing):
-            return None
-        return queue.take()
-
-    def _take_offered(self) -> Task | None:
-        """What was offered, if a core is free. Threads that wait for an answer never take it."""
-        return self._offered.popleft() if self._offered and self._free_cores else None
+        if queue is not None and (ready_at <= time.perf_counter() or self._closing):
+            return queue.take()
+        return self._offered.popleft() if self._offered else None
 
     def _next_queue(self) -> tuple[float, Queue | None]:
         """The queue whose next batch may start first, and when; infinity and None while nothing waits."""
@@ -150,4 +132,4 @@ class InferenceThreads:
     def _seconds_to_wait(self) -> float | None:
         """Until a queue is ready whose calls wait for company; None where only a change can bring work."""
         ready_at, queue = self._next_queue()
-        return None if queue is None or not self._free_cores else max(0.0, ready_at - time.perf_counter())
+        return None if queue is None else max(0.0, ready_at - time.perf_counter())

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.batch import Answer, Effort, Members
-from serving.batcher import Batcher
+from serving.batcher import Batcher, wait_for
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, Overloaded, ShuttingDown
 from serving.inference import InferenceThreads
@@ -170,44 +170,6 @@ def test_a_free_core_does_not_wait_for_a_batch_to_end() -> None:
         assert values(slow) == [1]
 
 
-def test_a_thread_that_waits_does_not_work_where_no_core_is_free(gate: Gate) -> None:
-    threads = InferenceThreads(1)
-    batcher = Batcher(gate, threads, max_batch_images=8, max_queue_images=100)
-    running = busy(batcher, gate)
-    waiting = batcher.submit(images(2), ALL)
-    threads.lend(waiting.done)
-    assert not waiting.done()
-    assert gate.batches == [[1]]
-    gate.open.set()
-    assert [values(running), values(waiting)] == [[1], [2]]
-    threads.close()
-
-
-def test_threads_that_wait_work_and_never_more_of_them_than_cores() -> None:
-    """Sixteen callers, two cores."""
-    at_work: list[int] = []
-    most, lock = 0, threading.Lock()
-
-    class Counted(Echo):
-        def run_member(self, member: int, pixels: Pixels) -> Floats:
-            nonlocal most
-            with lock:
-                at_work.append(threading.get_ident())
-                most = max(most, len(at_work))
-            time.sleep(0.001)
-            with lock:
-                at_work.remove(threading.get_ident())
-            return super().run_member(member, pixels)
-
-    def call(value: int) -> int:
-        answer = batcher.wait(batcher.submit(images(value), ALL))
-        return round(float(answer.verdict.members[0, 0, 0]) * 255)
-
-    with serve(Counted(), threads=2, batch=1) as batcher, ThreadPoolExecutor(16) as callers:
-        assert list(callers.map(call, range(64))) == list(range(64))
-    assert most == 2
-
-
 def test_the_queue_that_has_waited_longest_is_next(gate: Gate) -> None:
     """Two models share the threads."""
     threads = InferenceThreads(1)
@@ -284,7 +246,7 @@ def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
         gc.disable()
         try:
             with pytest.raises(CallerGone, match="deadline passed"):
-                batcher.wait(late)
+                wait_for(late)
             kept = weakref.ref(late)
             del late
             assert kept() is None
