@@ -59,7 +59,7 @@ screenshots: $(DEVELOP) ## Take the pictures of docs/explorer.md
 	$(BIN)/python -m tests.explorer.screenshots
 
 test: $(DEVELOP) $(TRITON) ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 fit: $(DEVELOP) ## Train six members on MNIST into RUN (default runs/mnist)
 	$(BIN)/python -m training.fit --run $(RUN)
