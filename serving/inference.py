@@ -35,7 +35,7 @@ class Queue(Protocol):
 
 
 class InferenceThreads:
-    """A fixed number of threads that several queues share."""
+    """A fixed number of threads that several queues share. No others compute: those of calls only wait."""
 
     def __init__(self, count: int) -> None:
         self._idle = count

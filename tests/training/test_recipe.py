@@ -17,6 +17,16 @@ def test_every_recipe_trains_an_architecture_that_exists(name: str) -> None:
     assert set(find_recipe(name).architectures) <= set(ARCHITECTURES)
 
 
+@pytest.mark.parametrize("name", ["lesson", "lesson-staged"])
+def test_the_lessons_ensemble_is_trained_with_nothing_that_the_lesson_did_not_have(name: str) -> None:
+    """Plain Adam, last weights, hard labels, pixels as they are; only rungs of one network average weights."""
+    recipe = find_recipe(name)
+    assert (recipe.average_decay, recipe.weight_decay, recipe.label_smoothing) == (0, 0, 0)
+    assert not recipe.strokes
+    assert not recipe.flip
+    assert find_recipe("lesson-dropout").average_decay > 0
+
+
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
     with pytest.raises(RecipeError, match="'best'; there are default, small, photographs, lesson"):
         find_recipe("best")
