@@ -36,6 +36,8 @@ class ServingSettings(BaseSettings):
     """What the naive server and onnxruntime alone run."""
     contenders: list[str] = ["cpu"]
     """Our server, each on a provider, as PROVIDER or PROVIDER:BUNDLE, such as cpu:models/mnist/2."""
+    pythons: dict[str, Path] = Field(default_factory=dict)
+    """Interpreters for providers that another onnxruntime has: {"openvino": "/path/to/bin/python"}."""
     rivals: list[Literal["mlserver", "litserve"]] = []
     """Other servers to ask as well; `make rivals` installs them."""
     loads: list[tuple[int, int]] = [(1, 1), (8, 1), (32, 1), (128, 1), (2, 8), (2, 32)]
@@ -86,7 +88,8 @@ def _ways(settings: ServingSettings) -> Iterator[list[Way]]:
             ways = [stack.enter_context(naive(settings.bundle))]
             ways += [stack.enter_context(RIVALS[name](settings.bundle)) for name in settings.rivals]
             for contender in settings.contenders:
-                ways += stack.enter_context(consort(contender, settings.bundle))
+                python = settings.pythons.get(contender.partition(":")[0])
+                ways += stack.enter_context(consort(contender, settings.bundle, python))
         yield ways
 
 

@@ -50,9 +50,10 @@ def serve_contender(contender: str, python: Path | None = None) -> Iterator[tupl
 
 
 @contextmanager
-def consort(contender: str, bundle: Path) -> Iterator[list[Way]]:
+def consort(contender: str, bundle: Path, python: Path | None = None) -> Iterator[list[Way]]:
     """Our server as PROVIDER or PROVIDER:BUNDLE, asked for all members and for early stop."""
-    with serve_contender(contender if ":" in contender else f"{contender}:{bundle}") as (server, manifest):
+    named = contender if ":" in contender else f"{contender}:{bundle}"
+    with serve_contender(named, python) as (server, manifest):
         yield [
             Way(contender, server, partial(_classify, manifest)),
             Way(f"{contender}, early stop", server, partial(_classify, manifest, early_stop=True)),

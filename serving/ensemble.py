@@ -30,7 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 TIMED_IMAGES = 8
 TIMED_RUNS = 5
 BFLOAT16_TOLERANCE = 0.1
-"""What rounding to eight significant bits may move a probability by, on the self-check's noise; 0.08 was seen."""
+"""How much of an image's probability rounding to eight significant bits may move to other classes, on average over
+the self-check's noise. 0.06 was seen; of members of one bundle, no two are closer to each other than 0.17."""
 
 log = structlog.get_logger()
 
@@ -128,23 +129,29 @@ class Ensemble:
                 self._ask(member, pixels)
 
     def _replay_self_check(self) -> None:
-        rounds, tolerance = self._execution.rounds, self.manifest.self_check.tolerance
+        tolerance = self.manifest.self_check.tolerance
         differences = [self._self_check(member) for member in range(len(self._sessions))]
-        accepted = BFLOAT16_TOLERANCE if rounds else tolerance
         for member, difference in zip(self.manifest.members, differences, strict=True):
-            if not difference <= accepted:  # also catches NaN
-                raise BundleRefused(
-                    f"{_name(self.manifest)}: self-check failed: {member.file} is off by {difference:.2e}, "
-                    f"at most {accepted:.0e} is accepted"
-                )
-        if rounds and max(differences) <= tolerance:
+            if self._execution.rounds:
+                self._require_close(member, "on average", _mean_moved(difference), BFLOAT16_TOLERANCE)
+            else:
+                self._require_close(member, "at most", float(difference.max()), tolerance)
+        largest = max(float(difference.max()) for difference in differences)
+        if self._execution.rounds and largest <= tolerance:
             raise ProviderInactive(
                 f"provider {self.provider!r} was asked for, but {_name(self.manifest)} answers as without it "
-                f"to within {max(differences):.0e}: the processor has no bfloat16, or the bundle is int8"
+                f"to within {largest:.0e}: the processor has no bfloat16, or the bundle is int8"
             )
 
-    def _self_check(self, member: int) -> float:
-        """By how much a probability of a member, counted from 0, differs from the manifest's at most."""
+    def _require_close(self, member: Member, how: str, difference: float, accepted: float) -> None:
+        if not difference <= accepted:  # also catches NaN
+            raise BundleRefused(
+                f"{_name(self.manifest)}: self-check failed: {member.file} is off by {difference:.2e} {how}, "
+                f"{accepted:.0e} is accepted"
+            )
+
+    def _self_check(self, member: int) -> Floats:
+        """By how much each probability of a member, counted from 0, differs from the manifest's."""
         check, file = self.manifest.self_check, self.manifest.members[member].file
         pixels = np.frombuffer(check.pixels, np.uint8).reshape(check.images, *self.manifest.input.shape)
         try:
@@ -153,7 +160,12 @@ class Ensemble:
             raise BundleRefused(
                 f"{_name(self.manifest)}: self-check failed: {file} does not run: {error}"
             ) from error
-        return float(np.abs(found - np.array(check.member_probabilities[member])).max())
+        return np.abs(found - np.array(check.member_probabilities[member], np.float32))
+
+
+def _mean_moved(difference: Floats) -> float:
+    """Of (images, classes) by how much probabilities differ: the mean part of an image's that is elsewhere."""
+    return float(difference.sum(1).mean()) / 2
 
 
 def _infer(session: onnxruntime.InferenceSession, pixels: Pixels) -> Floats:
