@@ -29,7 +29,8 @@ from export.manifest import read_manifest
 from serving.access_log import AccessLog
 from serving.admission import Admission
 from serving.interceptor import CallInterceptor
-from serving.metrics import Metrics, Timing
+from serving.metrics import Metrics
+from serving.metrics.models import Timing
 from serving.observation import CallWatcher, note_answer, note_question
 from serving.tracing import open_tracing
 from serving.verdict import judge
@@ -83,7 +84,7 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Callable[[], Any]:
     """A call of one image that every member has answered already."""
     manifest = read_manifest(bundle)
     metrics = Metrics()
-    of_model = metrics.of_model(manifest, "cpu")
+    of_model = metrics.models.of_model(manifest, "cpu")
     classes, members = len(manifest.class_labels), len(manifest.members)
     said = np.full((members, 1, classes), 1 / classes, np.float32)
     verdict = judge(said, np.array([members]), 1.0)
@@ -102,7 +103,7 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Callable[[], Any]:
         set_trailing_metadata=lambda _metadata: None,
         is_active=lambda: True,
     )
-    interceptor = CallInterceptor(metrics, Admission(1), watchers)
+    interceptor = CallInterceptor(metrics.calls, Admission(1), watchers)
 
     def call() -> Any:
         wrapped: Any = interceptor.intercept_service(lambda _details: handler, details)

@@ -16,7 +16,7 @@ from serving.batch import Answer, Effort
 from serving.batcher import wait_for
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, TooManyCalls
-from serving.metrics import Timing
+from serving.metrics.models import Timing
 from serving.models import Model
 from serving.observation import note_answer, note_question
 

@@ -16,7 +16,7 @@ from serving.batch import Answer, Batch, Call, Effort, Members
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, QueueFull, ShuttingDown
 from serving.inference import InferenceThreads, Task
-from serving.metrics import Waiting
+from serving.metrics.models import Waiting
 
 
 class Batcher:

@@ -15,7 +15,7 @@ from serving.batch import Effort
 from serving.decoding import decode_files
 from serving.ensemble import Pixels
 from serving.errors import InvalidRequest
-from serving.metrics import Timing
+from serving.metrics.models import Timing
 from serving.models import Model
 from serving.refusals import Refusal
 from serving.settings import ServerSettings

@@ -27,7 +27,7 @@ from serving.errors import (
     UnknownModel,
     UnknownService,
 )
-from serving.metrics import Metrics
+from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
 from serving.same_thread import SameThread
 
@@ -65,7 +65,7 @@ log = structlog.get_logger()
 class CallInterceptor(grpc.ServerInterceptor):
     """Wraps the calls of every service on the server."""
 
-    def __init__(self, metrics: Metrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
+    def __init__(self, metrics: CallMetrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
         self._metrics = metrics
         self._admission = admission
         self._watch = CallWatch(watchers)
@@ -153,7 +153,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 _abort(context, code, INTERNAL_MESSAGE)
             finally:
                 seconds = time.perf_counter() - started
-                self._metrics.call_seconds.labels(method, code.name).observe(seconds)
+                self._metrics.seconds.labels(method, code.name).observe(seconds)
                 if record is not None:
                     self._watch.end(record, code, reason)
 

@@ -32,7 +32,7 @@ class Model:
     ) -> None:
         self.manifest: Manifest = ensemble.manifest
         self.provider = ensemble.provider
-        self.metrics = metrics.of_model(ensemble.manifest, ensemble.provider)
+        self.metrics = metrics.models.of_model(ensemble.manifest, ensemble.provider)
         self.shadow: Shadow | None = None
         """Where a candidate is run on a sample of the calls."""
         self._ensemble = ensemble

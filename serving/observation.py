@@ -15,7 +15,7 @@ from typing import Protocol
 import grpc
 
 from export.manifest import Manifest
-from serving.metrics import Timing
+from serving.metrics.models import Timing
 
 REQUEST_ID = "x-request-id"
 """Metadata of a call by which its caller names it, and of its reply."""

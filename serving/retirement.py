@@ -47,7 +47,7 @@ class Retirement:
             if self._closing.wait(LOOK_SECONDS):
                 break
         model.batcher.leave()
-        self._metrics.forget(model.manifest)
+        self._metrics.models.forget(model.manifest)
         self._metrics.rollout.unloads.labels(model.manifest.name).inc()
         log.info("model unloaded", name=model.manifest.name, version=model.manifest.version)
         self._threads.discard(threading.current_thread())

@@ -95,7 +95,7 @@ class Server:
             require_provider(settings.provider)
         self._threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(self._threads)
-        self._credentials = Credentials(settings, self._metrics)
+        self._credentials = Credentials(settings, self._metrics.callers)
         self._tracing = open_tracing(settings.trace_endpoint)
         self._admission = Admission(settings.max_concurrent_calls)
         self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
@@ -103,7 +103,7 @@ class Server:
         self._watcher = Watcher(self._rollout, self._metrics, settings.watch_seconds)
         self._health = Health()
         self._interceptor = CallInterceptor(
-            self._metrics, self._admission, [*self._tracing, *open_access_log(settings)]
+            self._metrics.calls, self._admission, [*self._tracing, *open_access_log(settings)]
         )
         self._grpc = self._build_grpc()
 

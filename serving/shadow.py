@@ -15,7 +15,7 @@ import structlog
 from serving.batch import Effort
 from serving.ensemble import Pixels
 from serving.inference import InferenceThreads
-from serving.rollout_metrics import RolloutMetrics
+from serving.metrics.rollout import RolloutMetrics
 from serving.verdict import Floats, Verdict
 
 if TYPE_CHECKING:

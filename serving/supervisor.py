@@ -129,7 +129,7 @@ class Supervisor:
         settings, metrics = self._settings, Metrics()
         self._merged = MergedMetrics(metrics.registry)
         self._lost = watch_workers(metrics.registry, self._merged)
-        self._credentials = Credentials(settings, metrics)
+        self._credentials = Credentials(settings, metrics.callers)
         self._closing.callback(self._credentials.close)
         self._closing.callback(self._kill_all)
         for number in self._shares:

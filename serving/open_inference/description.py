@@ -7,7 +7,8 @@ from importlib.metadata import version
 
 from export.manifest import INPUT_NAME, Manifest
 from protos.open_inference.v2 import grpc_service_pb2 as pb
-from serving.metrics import ModelMetrics, read_metric
+from serving.metrics import read_metric
+from serving.metrics.models import ModelMetrics
 from serving.open_inference.outputs import OUTPUTS
 from serving.open_inference.request import INPUT_DATATYPE
 from serving.settings import ServerSettings

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from serving.errors import PortTaken
-from serving.metrics import Metrics
+from serving.metrics.callers import CallerMetrics
 from serving.security.certificates import Certificate, CertificateFiles, grpc_credentials, load_certificate
 from serving.security.interceptor import TokenInterceptor
 from serving.security.metrics_port import Gate, MetricsServer
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 class Credentials:
     """Certificate and tokens of one server. Without either in the settings, nothing here runs."""
 
-    def __init__(self, settings: SecuritySettings, metrics: Metrics) -> None:
+    def __init__(self, settings: SecuritySettings, metrics: CallerMetrics) -> None:
         """Read and prove what the settings name.
 
         Raises:
@@ -63,7 +63,7 @@ class Credentials:
         gate = Gate(
             tls=(lambda: certificate.current.for_http) if certificate else None,
             tokens=(lambda: tokens.current) if tokens else None,
-            refused=self._metrics.refused_callers,
+            refused=self._metrics.refused,
         )
         try:
             return MetricsServer.open(host, port, registry, gate)
@@ -79,7 +79,7 @@ class Credentials:
         return self._certificate.current
 
 
-def _watch_certificate(settings: SecuritySettings, metrics: Metrics) -> ReloadedFiles[Certificate] | None:
+def _watch_certificate(settings: SecuritySettings, metrics: CallerMetrics) -> ReloadedFiles[Certificate] | None:
     if settings.tls_certificate is None or settings.tls_key is None:
         return None
     files = CertificateFiles(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
@@ -87,7 +87,7 @@ def _watch_certificate(settings: SecuritySettings, metrics: Metrics) -> Reloaded
     return ReloadedFiles("certificate", files.paths, load, metrics.credential_reloads)
 
 
-def _watch_tokens(settings: SecuritySettings, metrics: Metrics) -> ReloadedFiles[Tokens] | None:
+def _watch_tokens(settings: SecuritySettings, metrics: CallerMetrics) -> ReloadedFiles[Tokens] | None:
     path = settings.tokens
     if path is None:
         return None

@@ -10,7 +10,7 @@ import grpc
 
 from serving.errors import Forbidden, RequestError, Unauthenticated
 from serving.interceptor import status_code
-from serving.metrics import Metrics
+from serving.metrics.callers import CallerMetrics
 from serving.security.scopes import scope_of
 from serving.security.tokens import Tokens
 
@@ -23,7 +23,7 @@ REFUSALS = ThreadPoolExecutor(1, thread_name_prefix="refusal")
 class TokenInterceptor(grpc.ServerInterceptor):
     """Stands before all others; whether a method exists is not said to whom it does not let pass."""
 
-    def __init__(self, tokens: Callable[[], Tokens], metrics: Metrics) -> None:
+    def __init__(self, tokens: Callable[[], Tokens], metrics: CallerMetrics) -> None:
         """Ask for tokens.
 
         Args:
@@ -32,8 +32,7 @@ class TokenInterceptor(grpc.ServerInterceptor):
         """
         self._tokens = tokens
         self._refused = {
-            kind: metrics.refused_callers.labels("grpc", status_code(kind).name)
-            for kind in (Unauthenticated, Forbidden)
+            kind: metrics.refused.labels("grpc", status_code(kind).name) for kind in (Unauthenticated, Forbidden)
         }
 
     def intercept_service(

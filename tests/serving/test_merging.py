@@ -65,10 +65,10 @@ def test_counters_and_histograms_are_added_up() -> None:
     """Calls of 1 ms and 4 ms in one worker, of 1 ms in the other."""
     one, other = Metrics(), Metrics()
     for seconds in (0.001, 0.004):
-        one.call_seconds.labels("Classify", "OK").observe(seconds)
-    other.call_seconds.labels("Classify", "OK").observe(0.001)
-    one.arrived.labels("Classify").inc(2)
-    other.arrived.labels("Classify").inc()
+        one.calls.seconds.labels("Classify", "OK").observe(seconds)
+    other.calls.seconds.labels("Classify", "OK").observe(0.001)
+    one.calls.arrived.labels("Classify").inc(2)
+    other.calls.arrived.labels("Classify").inc()
     merged = merged_of(Worker(counted(one)), Worker(counted(other)))
     labels = (("method", "Classify"), ("code", "OK"))
     assert arrived(merged) == 3
@@ -81,9 +81,9 @@ def test_counters_and_histograms_are_added_up() -> None:
 def test_what_every_worker_has_a_part_of_is_added_up_and_what_all_say_alike_is_not() -> None:
     one, other = Metrics(), Metrics()
     for worker, waiting, oldest in ((one, 2, 0.5), (other, 3, 0.1)):
-        worker.queue_images.labels("digits", "1").set(waiting)
-        worker.queue_oldest.labels("digits", "1").set(oldest)
-        worker.model_info.labels("digits", "1", "6", "cpu").set(1)
+        worker.models.queue.images.labels("digits", "1").set(waiting)
+        worker.models.queue.oldest.labels("digits", "1").set(oldest)
+        worker.models.info.labels("digits", "1", "6", "cpu").set(1)
     merged = merged_of(Worker(counted(one)), Worker(counted(other)))
     assert value(merged, "consort_queue_images", VERSION) == 5
     assert value(merged, "consort_queue_oldest_seconds", VERSION) == 0.5
@@ -113,7 +113,7 @@ def test_what_a_worker_counted_stays_when_it_has_ended() -> None:
 
 def test_gauges_of_a_worker_go_with_it() -> None:
     busy = Metrics()
-    busy.in_flight.labels("Classify").set(4)
+    busy.calls.in_flight.labels("Classify").set(4)
     worker = Worker(counted(busy))
     merged = merged_of(worker)
     assert value(merged, "consort_in_flight_calls", (("method", "Classify"),)) == 4

@@ -54,7 +54,7 @@ def answers(stream: Any, interceptor: CallInterceptor) -> bool:
 
 
 def test_streams_whose_callers_have_gone_take_no_place() -> None:
-    interceptor = CallInterceptor(Metrics(), Admission(1))
+    interceptor = CallInterceptor(Metrics().calls, Admission(1))
     for _ in range(2 * MAX_BLOCKING_STREAMS):
         assert answers(Stream(gone=True), interceptor)
     there = [Stream(gone=False) for _ in range(MAX_BLOCKING_STREAMS + 1)]
