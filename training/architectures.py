@@ -177,9 +177,9 @@ def cnn_padded(shape: Shape, classes: int) -> nn.Module:
 
 
 def cnn_small(shape: Shape, classes: int) -> nn.Module:
-    """Two 5x5 convolutions of 12 and 32 filters, each with a pool, and dense 128."""
-    layers = (Convolution(12, 5, pool=True), Convolution(32, 5, pool=True))
-    return _convolutional(shape, classes, layers, units=128, dropout=0.2)
+    """A 5x5 convolution of 16 filters with a pool, 3x3 ones of 32 and, with a pool, 64, and dense 112."""
+    layers = (Convolution(16, 5, pool=True), Convolution(32, 3), Convolution(64, 3, pool=True))
+    return _convolutional(shape, classes, layers, units=112, dropout=0.3)
 
 
 def cnn_blocks(shape: Shape, classes: int) -> nn.Module:

@@ -25,7 +25,7 @@ from training.report import write_report
 from training.run import SETTINGS_FILE, Run
 from training.sources import load_dataset
 
-OVERRIDES = ("epochs", "batch_images", "flip", "strokes")
+OVERRIDES = ("members", "epochs", "batch_images", "flip", "strokes")
 """Fields of a recipe that the command line may change, beside its architectures."""
 
 
@@ -39,8 +39,8 @@ class FitSettings(TrainingCommand):
         description=f"How to train each member: {', '.join(RECIPES)}. "
         "By default `default` for strokes on a plain ground, such as digits, and `photographs` for all else.",
     )
-    members: int = Field(6, ge=1, le=999)
-    """How many members to train."""
+    members: int | None = Field(None, ge=1, le=999)
+    """How many members to train, instead of the recipe's."""
     seed: int = Field(1, ge=1, le=1_000_000)
     """Of the ensemble; member i of it draws from seed * 1000 + i."""
     run: Path = Path("runs/mnist")
@@ -58,10 +58,6 @@ class FitSettings(TrainingCommand):
     """Whether to mirror half of the training images, instead of the recipe's."""
     strokes: bool | None = None
     """Whether images are strokes on a plain ground, instead of the recipe's."""
-
-    def member_seeds(self) -> tuple[int, ...]:
-        """One a member; ensembles of different seeds share none."""
-        return tuple(self.seed * 1000 + member for member in range(1, self.members + 1))
 
     def choose_recipe(self, dataset: Dataset) -> Recipe:
         """The named recipe, or the one that fits the images, with what was given instead of its own.
@@ -140,7 +136,8 @@ def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:
     if settings.reseed:
         raise RunError("--reseed continues a run; name it with --resume")
     dataset = settings.load_dataset()
-    recipe, seeds = settings.choose_recipe(dataset), settings.member_seeds()
+    recipe = settings.choose_recipe(dataset)
+    seeds = recipe.member_seeds(settings.seed)
     return settings.begin(settings.run, recipe, seeds, dataset, console, at_once=len(seeds)), dataset
 
 

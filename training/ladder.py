@@ -40,7 +40,6 @@ class Rung:
     Attributes:
         recipe: Name of the recipe.
         title: What the rung adds to the one before it.
-        members: Networks averaged.
         lesson_test: Accuracy on the test images that the lesson's notebook printed last; None where it has no such
             rung.
         lesson_augmented: Whether those test images were distorted like the training images.
@@ -48,21 +47,20 @@ class Rung:
 
     recipe: str
     title: str
-    members: int
     lesson_test: float | None
     lesson_augmented: bool = False
 
 
 LADDER = (
-    Rung("lesson-linear", "linear", 1, 0.9240),
-    Rung("lesson-dense", "one hidden layer", 1, 0.9397),
-    Rung("lesson-cnn", "CNN", 1, 0.9926),
-    Rung("lesson-cnn-augmented", "CNN + augmentation", 1, 0.9919, lesson_augmented=True),
-    Rung("lesson-batchnorm", "CNN + batchnorm", 1, None),
-    Rung("lesson-batchnorm-augmented", "CNN + both", 1, 0.9945, lesson_augmented=True),
-    Rung("lesson-dropout", "+ dropout", 1, 0.9945, lesson_augmented=True),
-    Rung("lesson", "six, averaged", 6, 0.9969),
-    Rung("lesson-staged", "one, rates as written", 1, None),
+    Rung("lesson-linear", "linear", 0.9240),
+    Rung("lesson-dense", "one hidden layer", 0.9397),
+    Rung("lesson-cnn", "CNN", 0.9926),
+    Rung("lesson-cnn-augmented", "CNN + augmentation", 0.9919, lesson_augmented=True),
+    Rung("lesson-batchnorm", "CNN + batchnorm", None),
+    Rung("lesson-batchnorm-augmented", "CNN + both", 0.9945, lesson_augmented=True),
+    Rung("lesson-dropout", "+ dropout", 0.9945, lesson_augmented=True),
+    Rung("lesson", "six, averaged", 0.9969),
+    Rung("lesson-staged", "one, rates as written", None),
 )
 NAMES = tuple(rung.recipe for rung in LADDER)
 
@@ -139,7 +137,7 @@ def climb(settings: LadderSettings, console: Console) -> None:
     recipes = [settings.recipe_of(rung) for rung in rungs]
     runs = [_begin_or_continue(*pair, settings, dataset, console) for pair in zip(rungs, recipes, strict=True)]
     titles = {
-        job: f"{rung.recipe}, member {job.member} of {rung.members}"
+        job: f"{rung.recipe}, member {job.member} of {run.settings.recipe.members}"
         for rung, run in zip(rungs, runs, strict=True)
         for job in jobs_of(run)
     }
@@ -203,9 +201,9 @@ def _begin_or_continue(
     rung: Rung, recipe: Recipe, settings: LadderSettings, dataset: Dataset, console: Console
 ) -> Run:
     folder = settings.run / rung.recipe
-    seeds = tuple(settings.seed * 1000 + member for member in range(1, rung.members + 1))
     if not (folder / SETTINGS_FILE).exists():
-        at_once = sum(rung.members for rung in LADDER if rung.recipe in settings.rungs)
+        at_once = sum(find_recipe(name).members for name in settings.rungs)
+        seeds = recipe.member_seeds(settings.seed)
         return settings.begin(folder, recipe, seeds, dataset, console, at_once=at_once)
     run = Run.open(folder)
     run.require_same(dataset)

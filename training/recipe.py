@@ -21,12 +21,14 @@ class Stage(BaseModel, frozen=True, extra="forbid"):
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """How to train a member. The optimizer is AdamW; without weight decay that is Adam."""
+    """How to train the members of an ensemble. The optimizer is AdamW; without weight decay that is Adam."""
 
     name: str
     """What the recipe is called on the command line."""
     architectures: tuple[str, ...] = Field(min_length=1)
     """Names in `training.architectures.ARCHITECTURES`, which the members take in turn."""
+    members: int = Field(default=6, ge=1, le=999)
+    """How many networks are averaged."""
     epochs: int = Field(ge=1)
     """Passes over the training images."""
     batch_images: int = Field(default=128, ge=2)
@@ -52,6 +54,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     strokes: bool = True
     """Bring the ground of each image to black and its strokes to white first; right for digits, wrong for
     photographs."""
+
+    def member_seeds(self, seed: int) -> tuple[int, ...]:
+        """One a member; ensembles of different seeds share none."""
+        return tuple(seed * 1000 + member for member in range(1, self.members + 1))
 
     def learning_rate_at(self, progress: float) -> float:
         """Learning rate when `progress` (0..1) of all steps are done.

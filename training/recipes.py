@@ -16,6 +16,7 @@ def _of_lesson(
     architecture: str,
     epochs: int,
     affine: Affine = LESSON_DISTORTION,
+    members: int = 1,
     average_decay: float = 0.999,
 ) -> Recipe:
     """As the lesson's library trained in fact: Adam at a constant 1e-3, batches of 64; see docs/training.md.
@@ -26,6 +27,7 @@ def _of_lesson(
     return Recipe(
         name=name,
         architectures=(architecture,),
+        members=members,
         epochs=epochs,
         batch_images=64,
         average_decay=average_decay,
@@ -34,10 +36,13 @@ def _of_lesson(
     )
 
 
-def _of_digits(name: str, epochs: int, architectures: tuple[str, ...], affines: tuple[Affine, ...]) -> Recipe:
+def _of_digits(
+    name: str, members: int, epochs: int, architectures: tuple[str, ...], affines: tuple[Affine, ...]
+) -> Recipe:
     return Recipe(
         name=name,
         architectures=architectures,
+        members=members,
         epochs=epochs,
         batch_images=64,
         learning_rate=3e-3,
@@ -52,8 +57,8 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         # Three networks and two distortions, each in turn: no two of six members learn alike.
-        _of_digits("default", 24, ("cnn_slim", "cnn_7x7", "cnn_padded"), (MODERATE, STRONG)),
-        _of_digits("small", 14, ("cnn_small",), (MODERATE,)),
+        _of_digits("default", 6, 24, ("cnn_slim", "cnn_7x7", "cnn_padded"), (MODERATE, STRONG)),
+        _of_digits("small", 3, 16, ("cnn_small",), (MODERATE,)),
         Recipe(
             name="photographs",
             architectures=("cnn_blocks",),
@@ -74,10 +79,11 @@ RECIPES = {
         _of_lesson("lesson-batchnorm", "cnn_bn", 10, Affine()),
         _of_lesson("lesson-batchnorm-augmented", "cnn_bn", 20),
         _of_lesson("lesson-dropout", "cnn_bn_dropout", 18),
-        _of_lesson("lesson", "cnn_bn_dropout", 35, average_decay=0.0),
+        _of_lesson("lesson", "cnn_bn_dropout", 35, members=6, average_decay=0.0),
         Recipe(
             name="lesson-staged",
             architectures=("cnn_bn_dropout",),
+            members=1,
             epochs=35,
             batch_images=64,
             schedule="staged",
