@@ -126,7 +126,7 @@ def test_resume_finds_the_images_where_they_were(drawn_digits: Path, tmp_path: P
 def test_a_changed_recipe_says_so(drawn_digits: Path, tmp_path: Path) -> None:
     main(arguments(drawn_digits, tmp_path / "run", "--recipe", "lesson"))
     name = Run.open(tmp_path / "run").settings.recipe.name
-    assert name == "lesson with epochs=2, architectures=linear"
+    assert name == "lesson with members=2, epochs=2, architectures=linear"
 
 
 def test_the_environment_gives_the_data_and_nothing_else(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from pydantic import ValidationError
 
-from training.architectures import ARCHITECTURES
+from training.architectures import ARCHITECTURES, PixelStatistics, build_network, count_multiply_adds
 from training.errors import RecipeError
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
@@ -25,6 +27,25 @@ def test_the_lessons_ensemble_is_trained_with_nothing_that_the_lesson_did_not_ha
     assert not recipe.strokes
     assert not recipe.flip
     assert find_recipe("lesson-dropout").average_decay > 0
+
+
+@pytest.mark.parametrize(("name", "most"), [("default", 60e6), ("small", 6e6)])
+def test_an_ensemble_costs_no_more_than_it_may(name: str, most: float) -> None:
+    """Multiply-adds of all members for one image."""
+    recipe = find_recipe(name)
+    shape, statistics = (1, 28, 28), PixelStatistics((33.0,), (78.0,))
+    costs = {
+        architecture: count_multiply_adds(build_network(architecture, shape, 10, statistics, strokes=True), shape)
+        for architecture in recipe.architectures
+    }
+    in_turn = itertools.islice(itertools.cycle(recipe.architectures), recipe.members)
+    assert sum(costs[architecture] for architecture in in_turn) <= most
+
+
+def test_ensembles_of_different_seeds_share_no_member() -> None:
+    recipe = Recipe(name="r", architectures=("cnn",), members=3, epochs=1)
+    assert recipe.member_seeds(1) == (1001, 1002, 1003)
+    assert recipe.member_seeds(2) == (2001, 2002, 2003)
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones() -> None:
