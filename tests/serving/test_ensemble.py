@@ -130,6 +130,27 @@ def test_a_member_that_answers_otherwise_is_refused(folder: Path) -> None:
         load(folder)
 
 
+@pytest.fixture
+def _rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider cpu counts as one that rounds to bfloat16."""
+    monkeypatch.setitem(EXECUTIONS, "cpu", dataclasses.replace(EXECUTIONS["cpu"], rounds=True))
+
+
+@pytest.mark.usefixtures("_rounding")
+def test_rounding_may_move_a_tenth_of_the_probability_on_average(folder: Path) -> None:
+    replace_member(folder, stub_graph(StubMember((0.61, 0.29, 0.1)), (1, 4, 4)))
+    assert load(folder).provider == "cpu"
+    replace_member(folder, stub_graph(StubMember((0.59, 0.31, 0.1)), (1, 4, 4)))
+    with pytest.raises(BundleRefused, match=r"member-1.onnx is off by 1.10e-01 on average, 1e-01 is accepted"):
+        load(folder)
+
+
+@pytest.mark.usefixtures("_rounding")
+def test_answers_that_nothing_rounded_are_no_bfloat16(folder: Path) -> None:
+    with pytest.raises(ProviderInactive, match=r"answers as without it .* the processor has no bfloat16"):
+        load(folder)
+
+
 def test_a_member_that_does_not_run_is_refused(folder: Path) -> None:
     """It loads, and has the right signature, but its first step asks for what is not there."""
     graph = stub_graph(StubMember((0.7, 0.2, 0.1)), (1, 4, 4))
