@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from benchmarks.load import Load, Outcome, callers, classify_request, drive, pixels_of
 from benchmarks.servers import run_server, starting_on
 from export.manifest import read_manifest
+from serving.settings import Provider
 
 PART_SECONDS = 10.0
 PROMPT_SECONDS = 0.01
@@ -34,6 +35,8 @@ class OverloadSettings(BaseSettings):
     """Folder of bundles."""
     bundle: str = "mnist/2"
     """Name and version of the one that is asked."""
+    provider: Provider = "cpu"
+    """Of the server, which runs in the interpreter that runs this."""
     shares: list[float] = [0.25, 0.5, 0.75, 0.9]
     """Of the peak, at which calls come before the overload."""
     seconds: float = Field(60.0, gt=0)
@@ -52,7 +55,8 @@ def main() -> None:
     request = classify_request(pixels_of(1, shape), name)
     with ExitStack() as stack:
         with starting_on(settings.server_core):
-            server = stack.enter_context(run_server("--models", str(settings.models), "--log-format", "json"))
+            served = ("--models", str(settings.models), "--provider", settings.provider)
+            server = stack.enter_context(run_server(*served, "--log-format", "json"))
         pool = stack.enter_context(callers(1))
 
         def ask(many: int, seconds: float, rate: float | None = None) -> Outcome:

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from benchmarks.servers import run_server
 from serving.client import Client
+from serving.settings import Provider
 
 
 class StartupSettings(BaseSettings):
@@ -34,6 +35,8 @@ class StartupSettings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of bundles."""
+    provider: Provider = "cpu"
+    """Of the server, which runs in the interpreter that runs this."""
     runs: int = Field(5, ge=1)
     """How many times."""
 
@@ -41,15 +44,18 @@ class StartupSettings(BaseSettings):
 def main() -> None:
     """Print the median and the spread of both figures."""
     settings = StartupSettings(_cli_parse_args=True)
-    seconds, megabytes = zip(*(start_once(settings.models) for _ in range(settings.runs)), strict=True)
+    seconds, megabytes = zip(
+        *(start_once(settings.models, settings.provider) for _ in range(settings.runs)), strict=True
+    )
     _report("ready after", "s", seconds)
     _report("resident", "MB", megabytes)
 
 
-def start_once(models: Path) -> tuple[float, float]:
+def start_once(models: Path, provider: Provider) -> tuple[float, float]:
     """Seconds until ready, and megabytes resident after 100 calls."""
     started = time.perf_counter()
-    with run_server("--models", str(models), "--default-model", "mnist", "--log-format", "json") as server:
+    served = ("--models", str(models), "--default-model", "mnist", "--provider", provider)
+    with run_server(*served, "--log-format", "json") as server:
         with grpc.insecure_channel(server.target) as channel:
             health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)  # type: ignore[attr-defined]  # untyped stub
         seconds = time.perf_counter() - started
