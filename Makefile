@@ -36,7 +36,7 @@ $(TRITON): tests/serving/triton-client.txt | $(DEVELOP)
 	@touch $@
 
 # Other servers, which our own is measured beside.
-.venv/mlserver .venv/litserve: .venv/%: benchmarks/rivals/%.txt
+.venv/mlserver .venv/litserve .venv/pytriton: .venv/%: benchmarks/rivals/%.txt
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet --requirement $<
 	@touch $@

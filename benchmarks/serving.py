@@ -38,7 +38,7 @@ class ServingSettings(BaseSettings):
     """Our server, each on a provider, as PROVIDER or PROVIDER:BUNDLE, such as cpu:models/mnist/2."""
     pythons: dict[str, Path] = Field(default_factory=dict)
     """Interpreters for providers that another onnxruntime has: {"openvino": "/path/to/bin/python"}."""
-    rivals: list[Literal["mlserver", "litserve"]] = []
+    rivals: list[Literal["mlserver", "litserve", "pytriton"]] = []
     """Other servers to ask as well; `make rivals` installs them."""
     loads: list[tuple[int, int]] = [(1, 1), (8, 1), (32, 1), (128, 1), (2, 8), (2, 32)]
     """Callers, and images in each call."""

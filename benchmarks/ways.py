@@ -76,6 +76,14 @@ def mlserver(bundle: Path) -> Iterator[Way]:
 
 
 @contextmanager
+def pytriton(bundle: Path) -> Iterator[Way]:
+    """Triton by PyTriton, over gRPC."""
+    module, python = "benchmarks.rivals.pytriton_ensemble", ENVIRONMENTS / "pytriton/bin/python"
+    with run_server(str(bundle), module=module, python=python, ports=()) as server:
+        yield Way("pytriton", server, partial(_model_infer, read_manifest(bundle)), MODEL_INFER)
+
+
+@contextmanager
 def litserve(bundle: Path) -> Iterator[Way]:
     """LitServe, over HTTP."""
     module, python = "benchmarks.rivals.litserve_ensemble", ENVIRONMENTS / "litserve/bin/python"
@@ -83,7 +91,11 @@ def litserve(bundle: Path) -> Iterator[Way]:
         yield Way("litserve", server, partial(_json, read_manifest(bundle)), f"{POST}/predict")
 
 
-RIVALS: dict[str, Callable[[Path], AbstractContextManager[Way]]] = {"mlserver": mlserver, "litserve": litserve}
+RIVALS: dict[str, Callable[[Path], AbstractContextManager[Way]]] = {
+    "mlserver": mlserver,
+    "litserve": litserve,
+    "pytriton": pytriton,
+}
 
 
 def _classify(manifest: Manifest, images: int, *, early_stop: bool = False) -> bytes:
