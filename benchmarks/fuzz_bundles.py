@@ -48,7 +48,7 @@ class FuzzSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.fuzz_bundles", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundle: Path = Path("models/mnist-small/2")
+    bundle: Path = Path("models/mnist-small/3")
     """The good bundle."""
     count: int = Field(5000, ge=1)
     """How many damaged ones."""

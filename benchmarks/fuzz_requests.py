@@ -54,7 +54,7 @@ class FuzzSettings(BaseSettings):
 
     models: Path = Path("models")
     """Folder of bundles."""
-    bundle: str = "mnist-small/2"
+    bundle: str = "mnist-small/3"
     """Name and version of the one that is asked most."""
     image: Path = Path("examples/digits/3-dark-on-light.png")
     """The known image."""

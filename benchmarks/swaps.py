@@ -47,7 +47,7 @@ class SwapSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.swaps", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundle: Path = Path("models/mnist-small/2")
+    bundle: Path = Path("models/mnist-small/3")
     """The bundle whose copies are served."""
     count: int = Field(200, ge=1)
     """How many swaps."""

@@ -44,7 +44,7 @@ class TradeoffSettings(BaseSettings):
 
     data: Path = MNIST
     """Images that the models were trained on: a folder of the four MNIST files, say."""
-    contenders: list[str] = ["cpu:models/mnist/2", "cpu:models/mnist-small/2"]
+    contenders: list[str] = ["cpu:models/mnist/2", "cpu:models/mnist-small/3"]
     """Servers as PROVIDER:BUNDLE; agreement is that with the first of them."""
     pythons: dict[str, Path] = Field(default_factory=dict)
     """Interpreters for providers that another onnxruntime has: {"openvino": "/path/to/bin/python"}."""

@@ -36,7 +36,7 @@ class WorkersSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.workers", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    bundles: list[Path] = [Path("models/mnist-small/2"), Path("models/mnist/2")]
+    bundles: list[Path] = [Path("models/mnist-small/3"), Path("models/mnist/2")]
     """What is served, beside the stub."""
     workers: list[int] = [1, 2]
     """Numbers to compare."""

@@ -138,5 +138,5 @@ print(bound)
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_openvino_binds_no_thread_to_a_core(python: Path) -> None:
     """Each session would choose the same one."""
-    member = ROOT / "models/mnist-small/2/member-1.onnx"
+    member = ROOT / "models/mnist-small/3/member-1.onnx"
     assert subprocess.check_output([python, "-c", BOUND, member], cwd=ROOT, text=True) == "0\n"

@@ -110,7 +110,7 @@ def test_models_and_their_figures(http: TestClient) -> None:
     ]
     assert listed["default"]["name"] == "mnist"
     model = http.get("/api/model?name=mnist-small").json()
-    assert (model["name"], model["shape"], len(model["members"])) == ("mnist-small", [1, 28, 28], 6)
+    assert (model["name"], model["shape"], len(model["members"])) == ("mnist-small", [1, 28, 28], 3)
     assert model["test"]["interval"][0] < model["test"]["accuracy"] < model["test"]["interval"][1]
 
 
