@@ -100,6 +100,12 @@ class Point:
     load: Load
     rates: list[float] = field(default_factory=list)
 
+    @property
+    def server(self) -> str:
+        """The contender as people read it, without where the folder of its models lies."""
+        provider, _, bundle = self.contender.partition(":")
+        return f"{provider}: {'/'.join(Path(bundle).parts[-3:])}"
+
 
 def main() -> None:
     """Print the table, and plot it if asked to."""
@@ -112,7 +118,7 @@ def main() -> None:
             python = settings.pythons.get(contender.partition(":")[0])
             server, manifest = stack.enter_context(serve_contender(contender, python))
             client = stack.enter_context(Client(server.target, timeout_seconds=60))
-            for effort in EFFORTS:
+            for effort in efforts_of(manifest):
                 early_stop, most = effort.early_stop, effort.max_members
                 classes, _ = classify(client, manifest.name, test, max_members=most, early_stop=early_stop)
                 reference = classes if reference is None else reference
@@ -127,6 +133,11 @@ def main() -> None:
     if settings.plot:
         settings.plot.parent.mkdir(parents=True, exist_ok=True)
         plot(points).savefig(settings.plot)
+
+
+def efforts_of(manifest: Manifest) -> list[Effort]:
+    """Those that ask fewer members than there are, or all."""
+    return [effort for effort in EFFORTS if effort.max_members < len(manifest.members)]
 
 
 def load_of(target: str, manifest: Manifest, test: Images, effort: Effort, seconds: float) -> Load:
@@ -144,7 +155,7 @@ def tabulate(points: list[Point]) -> Table:
     for point in points:
         median = statistics.median(point.rates)
         table.add_row(
-            point.contender,
+            point.server,
             point.effort.name,
             f"{point.accuracy:.2%}",
             f"{point.agreement:.2%}",
@@ -159,14 +170,14 @@ def plot(points: list[Point]) -> Figure:
     """Test error against the median of images a second, a colour a contender and a mark an effort."""
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=110)
     axes = figure.subplots()
-    for number, contender in enumerate(dict.fromkeys(point.contender for point in points)):
+    for number, server in enumerate(dict.fromkeys(point.server for point in points)):
         mine = sorted(
             (statistics.median(point.rates), 100 * (1 - point.accuracy), MARKS[point.effort.name])
             for point in points
-            if point.contender == contender
+            if point.server == server
         )
         rates, errors = [rate for rate, _, _ in mine], [error for _, error, _ in mine]
-        axes.plot(rates, errors, lw=1, color=f"C{number}", label=contender)
+        axes.plot(rates, errors, lw=1, color=f"C{number}", label=server)
         for rate, error, mark in mine:
             axes.plot(rate, error, mark, ms=7, color=f"C{number}")
     for effort, mark in MARKS.items():
