@@ -127,12 +127,12 @@ def test_any_value_has_gradients_and_can_be_had_for_many_inputs(inspected_bundle
         run_server(inspected_bundle, default_model="digits") as server,
         TestClient(build_app(settings_for(server, models=inspected_bundle))) as http,
     ):
-        reply = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=2047", content=pixels).json()
+        reply = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=3199", content=pixels).json()
         assert reply["plain"]["shape"] == reply["guided"]["shape"] == [1, 28, 28]
-        values = http.post(f"/api/values?{DIGITS}&layer={index}&unit=2047", content=2 * pixels).json()["values"]
+        values = http.post(f"/api/values?{DIGITS}&layer={index}&unit=3199", content=2 * pixels).json()["values"]
         shown = http.post(f"/api/activations?{DIGITS}&layer={index}", content=pixels).json()["values"]["float32"]
-        assert values == pytest.approx([np.frombuffer(base64.b64decode(shown), "<f4")[2047]] * 2, abs=1e-4)
-        refused = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=2048", content=pixels)
-        assert (refused.status_code, "from 0 to 2047" in refused.json()["message"]) == (400, True)
+        assert values == pytest.approx([np.frombuffer(base64.b64decode(shown), "<f4")[3199]] * 2, abs=1e-4)
+        refused = http.post(f"/api/gradients?{DIGITS}&layer={index}&unit=3200", content=pixels)
+        assert (refused.status_code, "from 0 to 3199" in refused.json()["message"]) == (400, True)
         refused = http.post(f"/api/gradients?{DIGITS}&layer=0&unit=0", content=pixels)
         assert (refused.status_code, refused.json()["kind"]) == (422, "request")

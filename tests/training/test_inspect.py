@@ -102,7 +102,7 @@ def test_a_sheet_has_a_row_for_each_unit_with_the_very_images_and_the_classes_an
             assert content["labels"][unit][place] == dataset.train.labels[image]
 
 
-@pytest.mark.parametrize(("layer", "units"), [("convolution-1", 12), ("convolution-2", 32), ("dense-2", 10)])
+@pytest.mark.parametrize(("layer", "units"), [("convolution-1", 16), ("convolution-3", 64), ("dense-2", 10)])
 def test_what_was_made_for_a_unit_excites_it_more_than_a_blank_sheet(
     inspected_run: Path, layer: str, units: int
 ) -> None:
@@ -121,7 +121,8 @@ def test_the_index_tells_the_members_and_how_all_was_found(inspected_run: Path, 
     index = json.loads((inspected_run / "inspect/index.json").read_text())
     (member,) = index["members"]
     assert (member["architecture"], member["seed"]) == ("cnn_small", 1001)
-    assert [layer["title"] for layer in member["layers"]] == ["convolution 1", "convolution 2", "dense 2"]
+    titles = ["convolution 1", "convolution 2", "convolution 3", "dense 2"]
+    assert [layer["title"] for layer in member["layers"]] == titles
     assert (index["images"], index["tile"]) == (len(dataset.train), [28, 28])
     assert "back to the ground" in index["regularisation"]
     assert "blurred" in index["regularisation"]
@@ -142,7 +143,7 @@ def test_a_second_look_replaces_the_first_as_a_whole(
     shutil.copytree(inspected_run, folder)
     (folder / "inspect/stale").touch()
     assert main([str(folder), "--most-dense-units", "1", "--threads", "1"]) == 0
-    assert "member 1 of 1: 580 images, 54 units, " in capsys.readouterr().out
+    assert "member 1 of 1: 580 images, 122 units, " in capsys.readouterr().out
     for file in (inspected_run / "inspect").rglob("*.json"):
         assert (folder / file.relative_to(inspected_run)).read_bytes() == file.read_bytes()
     assert not (folder / "inspect/stale").exists()
