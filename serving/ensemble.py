@@ -164,7 +164,11 @@ class Ensemble:
 
 
 def _mean_moved(difference: Floats) -> float:
-    """Of (images, classes) by how much probabilities differ: the mean part of an image's that is elsewhere."""
+    """How much of an image's probability lies in other classes, on average.
+
+    Args:
+        difference: float32 (images, classes), by how much each probability differs, at least 0.
+    """
     return float(difference.sum(1).mean()) / 2
 
 
