@@ -7,11 +7,11 @@ thread, whose time is not in it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import time
-from collections.abc import Callable
-from contextvars import Context
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +38,8 @@ from serving.verdict import judge
 NOWHERE = "http://127.0.0.1:9"
 METADATA = (("user-agent", "grpc-python/1.85"), ("x-request-id", "order-7"))
 TIMING = Timing(20e-6, 30e-6, 4e-3, 4.1e-3)
+
+Call = Callable[[], Coroutine[Any, Any, Any]]
 
 
 class ObservingSettings(BaseSettings):
@@ -74,13 +76,13 @@ def main() -> None:
         measured: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(settings.rounds):
             for name, call in calls.items():
-                measured[name].append(microseconds(call, settings.calls))
+                measured[name].append(asyncio.run(microseconds(call, settings.calls)))
         for one in tracing:
             one.close()
     Console(width=110).print(tabulate(measured))
 
 
-def make_call(bundle: Path, watchers: list[CallWatcher]) -> Callable[[], Any]:
+def make_call(bundle: Path, watchers: list[CallWatcher]) -> Call:
     """A call of one image that every member has answered already."""
     manifest = read_manifest(bundle)
     metrics = Metrics()
@@ -89,34 +91,40 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Callable[[], Any]:
     said = np.full((members, 1, classes), 1 / classes, np.float32)
     verdict = judge(said, np.array([members]), 1.0)
 
-    def behave(_request: object, _context: object) -> str:
+    async def behave(_request: object, _context: object) -> str:
         note_question(manifest, 1, time.perf_counter(), TIMING.decode_seconds)
         of_model.count(verdict)
         of_model.time(TIMING)
         note_answer(TIMING)
         return "answer"
 
+    async def read() -> bytes:
+        return b""
+
+    async def find(_details: object) -> Any:
+        return handler
+
     handler: Any = grpc.unary_unary_rpc_method_handler(behave, request_deserializer=bytes)
     details: Any = SimpleNamespace(method=METHOD, invocation_metadata=METADATA)
     context: Any = SimpleNamespace(
         invocation_metadata=lambda: METADATA,
         set_trailing_metadata=lambda _metadata: None,
-        is_active=lambda: True,
+        read=read,
     )
     interceptor = CallInterceptor(metrics.calls, Admission(1), watchers)
 
-    def call() -> Any:
-        wrapped: Any = interceptor.intercept_service(lambda _details: handler, details)
-        return Context().run(wrapped.stream_unary, iter([b""]), context)  # as gRPC does
+    async def call() -> Any:
+        wrapped: Any = await interceptor.intercept_service(find, details)
+        return await wrapped.stream_unary(None, context)
 
     return call
 
 
-def microseconds(call: Callable[[], Any], times: int) -> float:
+async def microseconds(call: Call, times: int) -> float:
     """Processor time of this thread for one call."""
     began = time.thread_time()
     for _ in range(times):
-        call()
+        await asyncio.create_task(call())  # as gRPC does
     return (time.thread_time() - began) / times * 1e6
 
 

@@ -1,8 +1,7 @@
 """What gRPC alone costs in Python: calls like `Classify` that do nothing, answered by threads and by asyncio.
 
 `python -m benchmarks.wire` starts the servers, asks them in turn, and prints calls a second and the server's own
-processor time a call. The rest of a `Classify` call is Consort's. asyncio runs on uvloop as well where that is
-installed, which it need not be.
+processor time a call. The rest of a `Classify` call is Consort's, which answers on uvloop.
 """
 
 from __future__ import annotations
@@ -14,12 +13,11 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import product
 from typing import Any, Literal
 
 import grpc
+import uvloop
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
@@ -29,6 +27,7 @@ from benchmarks.load import WARM_UP_SECONDS, Load, callers, classify_request, dr
 from benchmarks.servers import run_server
 
 REPLY = bytes(200)
+WAYS = ("threads", "asyncio", "uvloop")
 THREADS = 136
 
 
@@ -59,8 +58,7 @@ def main() -> None:
     if settings.serve == "threads":
         serve_by_threads(settings.grpc_port)
     elif settings.serve:
-        factory = import_module("uvloop").new_event_loop if settings.serve == "uvloop" else None
-        with asyncio.Runner(loop_factory=factory) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if settings.serve == "uvloop" else None) as runner:
             runner.run(serve_by_asyncio(settings.grpc_port))
     else:
         measure(settings)
@@ -72,10 +70,9 @@ def measure(settings: WireSettings) -> None:
     measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
     with ExitStack() as stack:
         pool = stack.enter_context(callers(1))
-        names = ("threads", "asyncio", *(["uvloop"] if find_spec("uvloop") else []))
-        servers = [stack.enter_context(run_server("--serve", name, module="benchmarks.wire")) for name in names]
+        servers = [stack.enter_context(run_server("--serve", name, module="benchmarks.wire")) for name in WAYS]
         for _ in range(settings.rounds):
-            for (name, server), many in product(zip(names, servers, strict=True), settings.callers):
+            for (name, server), many in product(zip(WAYS, servers, strict=True), settings.callers):
                 before = server.processor_seconds()
                 outcome = drive(Load(server.target, request, 1, many, settings.seconds), pool, 1)
                 spent = server.processor_seconds() - before
@@ -91,7 +88,7 @@ def measure(settings: WireSettings) -> None:
 
 
 def serve_by_threads(port: int) -> None:
-    """As Consort does."""
+    """A thread of a pool answers each."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
     _answer_classify(server, lambda _request, _context: REPLY)
     _say_ready(server.add_insecure_port(f"127.0.0.1:{port}"))

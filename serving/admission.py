@@ -1,19 +1,17 @@
-"""What a call that asks a model goes through, by whichever service: let in, queued, waited for, measured."""
+"""What a call that asks a model goes through, by whichever service: let in, queued, waited for, measured.
+
+Everything here happens on the thread of the calls' event loop, but for `in_progress`.
+"""
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
-from typing import NoReturn
+from typing import Self
 
-import grpc
-
-from serving.at_end import at_end
 from serving.batch import Answer, Effort
 from serving.batcher import wait_for
+from serving.context import Context
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, TooManyCalls
 from serving.metrics.models import Timing
@@ -31,51 +29,52 @@ class Admission:
 
     def __init__(self, max_concurrent_calls: int) -> None:
         self._limit = max_concurrent_calls
-        self._free = threading.Semaphore(max_concurrent_calls)
+        self._taken = 0
         self._calls: set[AdmittedCall] = set()
 
-    def take_place(self) -> bool:
-        """Hold a place for a call, from before a thread is spent on it; False if all are taken."""
-        return self._free.acquire(blocking=False)
+    def is_full(self) -> bool:
+        """Whether there is no place for another call."""
+        return self._taken >= self._limit
 
-    def give_place_back(self) -> None:
-        """Let another call have the place."""
-        self._free.release()
-
-    def refuse(self) -> NoReturn:
-        """Turn a call away that found no place.
-
-        Raises:
-            TooManyCalls: Always.
-        """
-        raise TooManyCalls(
+    def refusal(self) -> TooManyCalls:
+        """What is said to calls that find no place."""
+        return TooManyCalls(
             f"{self._limit} calls are in progress, which is the limit; try again later", RETRY_SECONDS
         )
 
-    @contextmanager
-    def admit(self, context: grpc.ServicerContext) -> Iterator[AdmittedCall]:
+    def __enter__(self) -> None:
+        """Hold a place for a call, from before its message is read until it has ended."""
+        self._taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._taken -= 1
+
+    def admit(self, context: Context) -> AdmittedCall:
         """Keep account of a call that has its place, from before it is decoded until its reply is ready."""
-        call = AdmittedCall(context)
-        self._calls.add(call)  # adding, discarding and copying are one step each: no lock
-        try:
-            yield call
-        finally:
-            self._calls.discard(call)
+        return AdmittedCall(context, self._calls)
 
     def in_progress(self) -> set[AdmittedCall]:
-        """The calls that have their place now. A call has it before it finds its model."""
-        return self._calls.copy()
+        """The calls that are admitted now, for any thread. A call is, before it finds its model."""
+        return self._calls.copy()  # adding, discarding and copying are one step each: no lock
 
 
 class AdmittedCall:
-    """A call that has its place."""
+    """A call that has its place, while it is entered."""
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    def __init__(self, context: Context, calls: set[AdmittedCall]) -> None:
         self._context = context
+        self._calls = calls
         self._arrived = time.perf_counter()
         self._decode_seconds = 0.0
 
-    def ask(self, model: Model, pixels: Pixels, effort: Effort) -> Answer:
+    def __enter__(self) -> Self:
+        self._calls.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.discard(self)
+
+    async def ask(self, model: Model, pixels: Pixels, effort: Effort) -> Answer:
         """Queue the images and wait for their turn; a caller that goes before it takes them out of the queue.
 
         Raises:
@@ -86,11 +85,10 @@ class AdmittedCall:
         self._decode_seconds = time.perf_counter() - self._arrived
         note_question(model.manifest, len(pixels), self._arrived, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
-        at_end(self._context, future.cancel)
         try:
-            answer = wait_for(future)
-        except CancelledError as error:
-            raise CallerGone("nobody waits for the answer any more") from error
+            answer = await wait_for(future)
+        except asyncio.CancelledError as error:
+            raise CallerGone("nobody waits for the answer any more", ran=not future.cancelled()) from error
         if model.shadow is not None:
             model.shadow.offer(pixels, effort, answer.verdict)
         return answer

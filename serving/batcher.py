@@ -7,6 +7,7 @@ is dropped before it runs. A batch that fails is run again call by call, so that
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
@@ -151,18 +152,33 @@ class Batcher:
                 self._changed.notify_all()
 
 
-def wait_for(answer: Future[Answer]) -> Answer:
-    """Wait for what `Batcher.submit` gave.
+async def wait_for(answer: Future[Answer]) -> Answer:
+    """Wait for what `Batcher.submit` gave, in an event loop; who stops waiting cancels it.
+
+    Not by `asyncio.wrap_future`, after which it would be kept until the garbage collector comes.
 
     Raises:
-        CancelledError: The call was cancelled before its turn.
-        CallerGone: Its deadline passed before its turn.
+        CancelledError: Whoever waits was cancelled.
+        CallerGone: The call's deadline passed before its turn.
         Exception: Whatever failed in the members.
     """
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    answer.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, done))
+    try:
+        await done
+    except asyncio.CancelledError:
+        answer.cancel()
+        raise
     if isinstance(late := answer.exception(), CallerGone):
         # Another one: this one would hold all of the call by its traceback, and be held by the answer.
         raise CallerGone(str(late))
     return answer.result()
+
+
+def _wake(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
 
 
 def _do_nothing() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from serving.batch import Effort
 from serving.decoding import decode_files
 from serving.ensemble import Pixels
 from serving.errors import InvalidRequest
+from serving.loop import aside_if_long
 from serving.metrics.models import Timing
 from serving.models import Model
 from serving.refusals import Refusal
@@ -27,30 +27,27 @@ ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
 }
 
 
-def decode_images(
-    request: pb.ClassifyRequest, expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
-) -> Pixels:
+async def decode_images(request: pb.ClassifyRequest, expected: Input, settings: ServerSettings) -> Pixels:
     """The request's images as the model takes them.
 
     Args:
         request: What came.
         expected: What the model takes.
         settings: The limits.
-        is_wanted: Asked before each file is decoded: whether anybody still waits for the answer.
 
     Returns:
         uint8 (images, channels, height, width).
 
     Raises:
         InvalidRequest: There are none, too many, or they do not fit the model.
-        CallerGone: Nobody waits any more.
     """
     match request.WhichOneof("images"):
         case "raw":
-            return decode_raw(request.raw, expected, settings.max_call_images)
+            raw = request.raw
+            return await aside_if_long(len(raw.pixels), decode_raw, raw, expected, settings.max_call_images)
         case "encoded":
             check_count(len(request.encoded.files), settings.max_call_images)
-            return decode_files(request.encoded.files, expected, settings, is_wanted)
+            return await decode_files(request.encoded.files, expected, settings)
     raise InvalidRequest(f"the request has no images; send raw pixels, or {KNOWN_FORMATS} files")
 
 
@@ -60,7 +57,7 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
     Raises:
         InvalidRequest: Shape, type, length or values are not what the model takes.
     """
-    shape = tuple(raw.shape)
+    shape, pixels = tuple(raw.shape), raw.pixels
     if len(shape) != 4 or shape[1:] != expected.shape:
         want = "x".join(map(str, expected.shape))
         raise InvalidRequest(f"raw pixels have shape {format_shape(shape)}, expected (images)x{want}")
@@ -69,14 +66,13 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
         raise InvalidRequest(f"element_type is {raw.element_type}, expected UINT8 (1) or FLOAT32 (2)")
     dtype = ELEMENT_DTYPES[raw.element_type]
     expected_bytes = math.prod(shape) * dtype.itemsize
-    if len(raw.pixels) != expected_bytes:
+    if len(pixels) != expected_bytes:
         raise InvalidRequest(
-            f"raw pixels are {len(raw.pixels)} bytes, expected {expected_bytes} for {format_shape(shape)} "
-            f"{dtype.name}"
+            f"raw pixels are {len(pixels)} bytes, expected {expected_bytes} for {format_shape(shape)} {dtype.name}"
         )
     if raw.element_type == pb.ELEMENT_TYPE_UINT8:
-        return np.frombuffer(raw.pixels, np.uint8).reshape(shape)
-    values = np.frombuffer(raw.pixels, "<f4").reshape(shape)
+        return np.frombuffer(pixels, np.uint8).reshape(shape)
+    values = np.frombuffer(pixels, "<f4").reshape(shape)
     if not (values.min() >= 0 and values.max() <= 255):  # also catches NaN
         raise InvalidRequest(
             f"float32 pixels range from {values.min():g} to {values.max():g}, expected finite values in 0..255"

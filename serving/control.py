@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import grpc
-
 from protos.consort.v1 import model_control_pb2 as pb
 from protos.consort.v1 import model_control_pb2_grpc
 from serving.codec import encode_refusal
+from serving.context import Context
 from serving.errors import ControlOff
 from serving.rollout import Rollout
 from serving.settings import ServerSettings
@@ -37,9 +36,7 @@ class ModelControlServicer(model_control_pb2_grpc.ModelControlServicer):
     def __init__(self, control: ModelControl) -> None:
         self._control = control
 
-    def ListRefusals(
-        self, request: pb.ListRefusalsRequest, context: grpc.ServicerContext
-    ) -> pb.ListRefusalsResponse:
+    async def ListRefusals(self, request: pb.ListRefusalsRequest, context: Context) -> pb.ListRefusalsResponse:
         """Tell what was refused, the newest first."""
         refusals = self._control.rollout.refusals
         standing = refusals.standing()

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 
 from export.manifest import Input
 from imaging.files import ImageError, fit_image, open_image
-from machine.cores import available_cores
 from serving.ensemble import Pixels
-from serving.errors import CallerGone, InvalidRequest
+from serving.errors import InvalidRequest
+from serving.loop import aside
 from serving.settings import ServerSettings
 
-DECODERS = ThreadPoolExecutor(available_cores(), thread_name_prefix="decode")
-"""Files are decoded by as many threads as cores, and by no others: each thread that has decoded a large picture
-keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
 
-
-def decode_files(
-    files: Sequence[bytes], expected: Input, settings: ServerSettings, is_wanted: Callable[[], bool]
-) -> Pixels:
+async def decode_files(files: Sequence[bytes], expected: Input, settings: ServerSettings) -> Pixels:
     """Decode image files to uint8 (images, channels, height, width), one after the other.
 
     Raises:
         InvalidRequest: One is not usable, or all together are too large or take too long; the message says which.
-        CallerGone: Nobody waits any more.
     """
     pixels = np.empty((len(files), *expected.shape), np.uint8)
     decoder = _Decoder(expected, settings)
     for index, file in enumerate(files):
-        if not is_wanted():
-            raise CallerGone("nobody waits for the answer any more")
         try:
-            pixels[index] = DECODERS.submit(decoder.decode, file).result()
+            pixels[index] = await aside(decoder.decode, file)
         except ImageError as error:
             raise InvalidRequest(f"image {index + 1} of {len(files)}: {error}") from error
         except InvalidRequest as error:

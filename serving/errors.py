@@ -121,4 +121,12 @@ class ShuttingDown(RequestError):
 
 
 class CallerGone(RequestError):
-    """The caller cancelled the call, or its deadline passed, before it was answered."""
+    """The caller cancelled the call, or its deadline passed, before it was answered.
+
+    Attributes:
+        ran: Whether members ran for it all the same.
+    """
+
+    def __init__(self, message: str, *, ran: bool = False) -> None:
+        super().__init__(message)
+        self.ran = ran

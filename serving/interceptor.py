@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import threading
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeAlias, cast
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
 from serving.admission import LIMITED_METHODS, Admission
-from serving.at_end import at_end
+from serving.context import Context, Handler
 from serving.errors import (
     CallerGone,
     ControlOff,
@@ -27,9 +26,9 @@ from serving.errors import (
     UnknownModel,
     UnknownService,
 )
+from serving.messages import Behavior, Messages, StreamBehavior, read_all, read_one, read_one_first
 from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
-from serving.same_thread import SameThread
 
 STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -48,170 +47,167 @@ MAX_MESSAGE = 500
 """Longest message to a caller, in characters."""
 NO_METHOD = "(none)"
 """Counts calls of methods that there are not, whatever their names."""
-MAX_BLOCKING_STREAMS = 4
-"""Streams that hold a thread each, such as reflection's; fewer than the server's spare threads."""
 INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
-
-AT_ONCE = SameThread()
-"""Refusals wait for no thread and take none, however many there are."""
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
-Behavior = Callable[[Any, grpc.ServicerContext], Any]
-Parse = Callable[[bytes], Any] | None
 
 log = structlog.get_logger()
 
 
-class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps the calls of every service on the server."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the methods of every service on the server."""
 
     def __init__(self, metrics: CallMetrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
         self._metrics = metrics
         self._admission = admission
         self._watch = CallWatch(watchers)
-        self._streams: set[grpc.ServicerContext] = set()
-        self._free_streams = threading.Semaphore(MAX_BLOCKING_STREAMS)
+        self._wrapped: dict[str, Handler] = {}
+        self._refusals: dict[str, Handler] = {}
+        self._answering = 0
+        self._streams: set[asyncio.Task[None]] = set()
 
-    def cancel_streams(self) -> None:
+    def is_answering(self) -> bool:
+        """Whether a call is in progress that is no stream."""
+        return self._answering > 0
+
+    def end_streams(self) -> None:
         """End all streams: those that watch the health, for one, never end by themselves."""
-        for context in list(self._streams):
-            context.cancel()
+        for stream in self._streams:
+            stream.cancel()
 
-    def intercept_service(
+    async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap the handler that was found for a call."""
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method.rpartition("/")[2] if handler is not None else NO_METHOD
-        self._metrics.arrived.labels(method).inc()
-        if handler is None:
-            return None
+        """Give the wrapped handler of a call's method; None if there is no such method."""
+        full_method = handler_call_details.method
+        if full_method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                self._metrics.arrived.labels(NO_METHOD).inc()
+                return None
+            self._wrapped[full_method] = self._wrap(full_method, handler)
+            if full_method in LIMITED_METHODS:
+                self._refusals[full_method] = self._refuse(full_method)
+        self._metrics.arrived.labels(_short(full_method)).inc()
+        if full_method in self._refusals and self._admission.is_full():
+            return self._refusals[full_method]
+        return self._wrapped[full_method]
+
+    def _wrap(self, full_method: str, handler: Any) -> Handler:  # whose type stubs know of threads alone
+        """The same method, as one that takes a stream of messages.
+
+        So a call begins before its message is there: whoever is refused is not waited for. And where gRPC itself
+        waits for one message, on asyncio, it never answers a call that ends without.
+        """
         parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            full_method = handler_call_details.method
-            answer = self._observe(full_method, _parse_first(parse, handler.unary_unary))
+            behavior = read_one(parse, handler.unary_unary)
             if full_method in LIMITED_METHODS:
-                # As a stream of one message: whoever is refused is not waited for.
-                limited = self._limit(full_method, answer)
-                return grpc.stream_unary_rpc_method_handler(limited, response_serializer=serialize)
-            return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialize)
+                behavior = self._limit(behavior)
+            observed = self._observe(full_method, behavior)
+            return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
-            stream = self._hold(_parse_in_stream(parse, handler.unary_stream))
-            return grpc.unary_stream_rpc_method_handler(stream, response_serializer=serialize)
-        stream = self._hold(_parse_in_stream(parse, cast(Behavior, handler.stream_stream)))
-        return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialize)
+            replies = read_one_first(parse, handler.unary_stream)
+        else:
+            replies = read_all(parse, handler.stream_stream)
+        return grpc.stream_stream_rpc_method_handler(self._hold(replies), response_serializer=serialize)
 
-    def _limit(self, full_method: str, behavior: Behavior) -> Behavior:
-        """`behavior`, if there is a place for the call; if not, a refusal on the thread that calls arrive on."""
-        if not self._admission.take_place():
-            refusal = self._observe(full_method, lambda *_: self._admission.refuse())
-            refusal.experimental_thread_pool = AT_ONCE  # type: ignore[attr-defined]  # where gRPC looks for it
-            return refusal
+    def _limit(self, behavior: Behavior) -> Behavior:
+        """`behavior`, in a place that a call was found to have."""
 
-        def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            """Wait for the message, and answer; a call that ends without one counts as one with an empty one."""
-            try:
-                return behavior(next(messages, b""), context)
-            finally:
-                self._admission.give_place_back()
+        async def answer(messages: Messages, context: Context) -> Any:
+            """Answer in that place."""
+            with self._admission:
+                return await behavior(messages, context)
 
         return answer
 
-    def _observe(self, full_method: str, behavior: Behavior) -> Behavior:
-        method = full_method.rpartition("/")[2]
+    def _refuse(self, full_method: str) -> Handler:
+        """What ends calls for which there is no place: made once, since they come when there is enough to do."""
+        method, error = _short(full_method), self._admission.refusal()
+        code, reason = status_code(type(error)), type(error).__name__
+        refused = self._metrics.refused.labels(method, reason)
+        seconds = self._metrics.seconds.labels(method, code.name)
 
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+        async def refuse(_: Messages, context: Context) -> None:
+            """Refuse a call, without waiting for its message."""
+            started = time.perf_counter()
+            if (record := self._watch.begin(full_method, context)) is not None:
+                self._watch.end(record, code, reason)
+            refused.inc()
+            _ask_to_wait(context, error)
+            seconds.observe(time.perf_counter() - started)
+            await _abort(context, code, str(error))
+
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+    def _observe(self, full_method: str, behavior: Behavior) -> Behavior:
+        method = _short(full_method)
+        in_flight = self._metrics.in_flight.labels(method)
+
+        async def answer(messages: Messages, context: Context) -> Any:
             """`behavior`, counted and timed, with its errors as statuses."""
             started = time.perf_counter()
             code, reason = grpc.StatusCode.INTERNAL, None
             record = self._watch.begin(full_method, context)
+            self._answering += 1
+            in_flight.inc()
             try:
-                with self._metrics.in_flight.labels(method).track_inprogress():
-                    response = behavior(request, context)
-                code = grpc.StatusCode.OK if context.is_active() else _code_of_the_gone(context)
-                if code is not grpc.StatusCode.OK:
-                    self._metrics.count_gone(method, code, ran=True)
+                response = await behavior(messages, context)
+                code = grpc.StatusCode.OK
                 return response
-            except CallerGone as error:
-                code, reason = _code_of_the_gone(context), type(error).__name__
+            except asyncio.CancelledError:
+                code, reason = _code_of_the_gone(context), CallerGone.__name__
                 self._metrics.count_gone(method, code, ran=False)
-                _abort(context, code, str(error))
+                raise
+            except CallerGone as error:
+                code, reason, message = _code_of_the_gone(context), type(error).__name__, str(error)
+                self._metrics.count_gone(method, code, ran=error.ran)
             except RequestError as error:
-                code, reason = status_code(type(error)), type(error).__name__
+                code, reason, message = status_code(type(error)), type(error).__name__, str(error)
                 self._metrics.refused.labels(method, reason).inc()
                 if isinstance(error, Overloaded):
-                    # What a client's retry policy waits for instead of its own back-off (gRFC A6).
-                    pushback_ms = str(round(error.retry_after_seconds * 1e3))
-                    more = context.trailing_metadata() or ()
-                    context.set_trailing_metadata((*more, ("grpc-retry-pushback-ms", pushback_ms)))
-                _abort(context, code, str(error))
+                    _ask_to_wait(context, error)
             except Exception as error:
-                reason = type(error).__name__
+                reason, message = type(error).__name__, INTERNAL_MESSAGE
                 log.exception("call failed", method=method)
-                _abort(context, code, INTERNAL_MESSAGE)
             finally:
+                self._answering -= 1
+                in_flight.dec()
                 seconds = time.perf_counter() - started
                 self._metrics.seconds.labels(method, code.name).observe(seconds)
                 if record is not None:
                     self._watch.end(record, code, reason)
+            return await _abort(context, code, message)
 
         return answer
 
-    def _hold(self, behavior: Behavior) -> Behavior:
-        """Remember a stream while it is open; refuse it where too many of its kind hold a thread each."""
-        holds_a_thread = not getattr(behavior, "experimental_non_blocking", False)
+    def _hold(self, behavior: StreamBehavior) -> Behavior:
+        """`behavior`, which answers with a stream, remembered while it is open."""
 
-        @functools.wraps(behavior)
-        def answer(request: Any, context: grpc.ServicerContext, *more: Any) -> Any:
-            """`behavior`, if a thread is left for it, remembered while it is open."""
-            if holds_a_thread:
-                if not self._free_streams.acquire(blocking=False):
-                    _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
-                at_end(context, self._free_streams.release)
-            self._streams.add(context)
-            at_end(context, functools.partial(self._streams.discard, context))
-            return behavior(request, context, *more)
-
-        return answer
-
-
-def _parse_first(parse: Parse, behavior: Behavior) -> Behavior:
-    """`behavior`, with its request parsed here: bytes that are no message would be INTERNAL to gRPC itself."""
-
-    def answer(message: bytes, context: grpc.ServicerContext) -> Any:
-        """Parse, then answer."""
-        return behavior(_message(parse, message), context)
-
-    return answer
-
-
-def _parse_in_stream(parse: Parse, behavior: Behavior) -> Behavior:
-    """As above, for a request or a stream of them, where nobody turns errors into statuses."""
-
-    @functools.wraps(behavior)
-    def answer(came: bytes | Iterator[bytes], context: grpc.ServicerContext, *more: Any) -> Any:
-        """Parse what came, or what comes, and answer."""
-
-        def read(message: bytes) -> Any:
-            """One message; ends the stream if it is none."""
+        async def answer(messages: Messages, context: Context) -> None:
+            """Write what there is to say, until the server ends the stream or its caller leaves."""
+            stream = asyncio.current_task()
+            assert stream is not None  # noqa: S101  gRPC runs every call as a task
+            self._streams.add(stream)
             try:
-                return _message(parse, message)
+                async with aclosing(behavior(messages, context)) as replies:
+                    async for reply in replies:
+                        await context.write(reply)
             except InvalidRequest as error:
-                _abort(context, status_code(InvalidRequest), str(error))
+                await _abort(context, status_code(InvalidRequest), str(error))
+            except asyncio.CancelledError:
+                # Where the caller has left, this reaches nobody; where the server leaves, gRPC would say nothing.
+                await _abort(context, grpc.StatusCode.CANCELLED, "the server has ended the stream")
+            finally:
+                self._streams.discard(stream)
 
-        return behavior(read(came) if isinstance(came, bytes) else map(read, came), context, *more)
-
-    return answer
+        return answer
 
 
-def _message(parse: Parse, message: bytes) -> Any:
-    assert parse is not None  # noqa: S101  every method here takes messages
-    try:
-        return parse(message)
-    except DecodeError as error:
-        raise InvalidRequest(f"the request is {len(message)} bytes that are no message of this method") from error
+def _short(full_method: str) -> str:
+    """`Classify` of `/consort.v1.Classifier/Classify`."""
+    return full_method.rpartition("/")[2]
 
 
 def status_code(error: type[RequestError]) -> grpc.StatusCode:
@@ -219,13 +215,20 @@ def status_code(error: type[RequestError]) -> grpc.StatusCode:
     return next(STATUS_CODES[kind] for kind in error.__mro__ if kind in STATUS_CODES)
 
 
-def _code_of_the_gone(context: grpc.ServicerContext) -> grpc.StatusCode:
+def _ask_to_wait(context: Context, error: Overloaded) -> None:
+    """Tell a client's retry policy what to wait for instead of its own back-off (gRFC A6)."""
+    pushback_ms = str(round(error.retry_after_seconds * 1e3))
+    more = context.trailing_metadata() or ()
+    context.set_trailing_metadata((*more, ("grpc-retry-pushback-ms", pushback_ms)))
+
+
+def _code_of_the_gone(context: Context) -> grpc.StatusCode:
     remaining_seconds = context.time_remaining()
     late = remaining_seconds is not None and remaining_seconds <= 0
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
-def _abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
+async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
     # What came is part of many messages; gRPC drops a status whose message is too long.
-    context.abort(code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...")
+    await context.abort(code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...")
     raise AssertionError("abort always raises")

@@ -15,6 +15,7 @@ from typing import Protocol
 import grpc
 
 from export.manifest import Manifest
+from serving.context import Context
 from serving.metrics.models import Timing
 
 REQUEST_ID = "x-request-id"
@@ -78,17 +79,17 @@ class CallWatch:
     def __init__(self, watchers: Sequence[CallWatcher]) -> None:
         self._watchers = watchers
 
-    def begin(self, method: str, context: grpc.ServicerContext) -> CallRecord | None:
+    def begin(self, method: str, context: Context) -> CallRecord | None:
         """Open a call's record and give its caller the request id; None if nobody watches."""
         if not self._watchers or method.startswith(UNWATCHED):
             return None
         began = time.perf_counter()
-        metadata = dict(context.invocation_metadata())
+        metadata = dict(context.invocation_metadata() or ())
         request_id = str(metadata.get(REQUEST_ID, ""))[:MAX_REQUEST_ID] or uuid.uuid4().hex
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         trace_context = {name: str(metadata[name]) for name in TRACE_CONTEXT if name in metadata}
         record = CallRecord(method, request_id, trace_context, began)
-        _current.set(record)  # gRPC runs every call in a context of its own
+        _current.set(record)  # gRPC runs every call as a task of its own
         return record
 
     def end(self, record: CallRecord, code: grpc.StatusCode, error: str | None) -> None:

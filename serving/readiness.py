@@ -2,24 +2,18 @@
 
 A server that drains is alive and not ready: whoever restarts what is not alive must leave it alone, and whoever
 balances load must send it nothing more.
-
-Whoever watches is told by threads that do nothing else, and no lock of the server is held meanwhile: a watcher
-that leaves at the wrong moment, or takes no message, holds up neither the server nor, for long, the others
-(decision 21).
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import AsyncGenerator
+from typing import TypeAlias
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.at_end import at_end
+from serving.context import Context
 from serving.errors import UnknownService
 
 LIVENESS = "liveness"
@@ -31,23 +25,21 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-TELLERS = 8
-"""Threads that tell those who watch."""
-TELL_SECONDS = 0.5
-"""How long a watcher may take to accept a message, before its stream is ended: one that reads takes no time."""
-
 
 class Health(health_pb2_grpc.HealthServicer):
-    """What the server says of itself; not ready until told."""
+    """What the server says of itself; not ready until told, by any thread."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # never held while something is sent: gRPC's own thread waits for it
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell those who watch by the loop that their calls are answered in."""
+        self._loop = loop
+        self._lock = threading.Lock()
         self._statuses: dict[str, Status] = {"": NOT_SERVING, LIVENESS: SERVING}
         self._leaving = False
-        self._watchers: set[_Watcher] = set()
-        self._tellers = ThreadPoolExecutor(TELLERS, thread_name_prefix="health")
+        self._watchers: set[asyncio.Event] = set()
 
-    def Check(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext) -> Any:
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
         """Answer with a service's status.
 
         Raises:
@@ -58,20 +50,22 @@ class Health(health_pb2_grpc.HealthServicer):
             raise UnknownService(f"no service {request.service!r} has a health here")
         return health_pb2.HealthCheckResponse(status=status)
 
-    def Watch(  # type: ignore[override]  # the stubs do not know of streams that hold no thread
-        self,
-        request: health_pb2.HealthCheckRequest,
-        context: grpc.ServicerContext,
-        send: Callable[[health_pb2.HealthCheckResponse], Any],
-    ) -> None:
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
         """Tell a service's status now and whenever it changes, until the caller leaves; it may come later."""
-        watcher = _Watcher(request.service, context, send)
-        with self._lock:
-            self._watchers.add(watcher)
-        at_end(context, partial(self._forget, watcher))
-        self._tellers.submit(watcher.tell, self._status_of)
-
-    Watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # where gRPC looks for it: no thread is held
+        changed, told = asyncio.Event(), None
+        self._watchers.add(changed)
+        try:
+            while True:
+                changed.clear()
+                status = self._status_of(request.service)
+                if status != told:
+                    yield health_pb2.HealthCheckResponse(status=status)
+                    told = status
+                await changed.wait()
+        finally:
+            self._watchers.discard(changed)
 
     def set(self, service: str, status: Status) -> None:
         """Set one service's status; once the server is leaving, nothing changes any more."""
@@ -93,47 +87,13 @@ class Health(health_pb2_grpc.HealthServicer):
         """Whether calls should be sent to the server."""
         return not self._leaving
 
-    def close(self) -> None:
-        """Release the threads, once nobody watches any more."""
-        self._tellers.shutdown()
-
     def _change(self, statuses: dict[str, Status]) -> None:
         self._statuses |= statuses
-        for watcher in self._watchers:
-            if watcher.service in statuses:
-                self._tellers.submit(watcher.tell, self._status_of)
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        for changed in self._watchers:
+            changed.set()
 
     def _status_of(self, service: str) -> Status:
-        with self._lock:
-            return self._statuses.get(service, SERVICE_UNKNOWN)
-
-    def _forget(self, watcher: _Watcher) -> None:
-        with self._lock:
-            self._watchers.discard(watcher)
-
-
-class _Watcher:
-    """One stream that a service's status is told to."""
-
-    def __init__(
-        self,
-        service: str,
-        context: grpc.ServicerContext,
-        send: Callable[[health_pb2.HealthCheckResponse], Any],
-    ) -> None:
-        self.service = service
-        self._context = context
-        self._send = send
-        self._telling = threading.Lock()
-        self._told: Status | None = None
-
-    def tell(self, status_of: Callable[[str], Status]) -> None:
-        """Send the status as it is now, unless that is what was sent last; one message at a time, so in order."""
-        with self._telling:
-            status = status_of(self.service)
-            if status != self._told:
-                self._told = status
-                patience = threading.Timer(TELL_SECONDS, self._context.cancel)
-                patience.start()
-                self._send(health_pb2.HealthCheckResponse(status=status))
-                patience.cancel()
+        return self._statuses.get(service, SERVICE_UNKNOWN)

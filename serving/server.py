@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from machine.cores import available_cores
@@ -20,11 +21,11 @@ from serving.admission import Admission
 from serving.control import ModelControl, ModelControlServicer
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
+from serving.loop import EventLoop
 from serving.metrics import Metrics
 from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.ports import address_of, port_taken
-from serving.priority import stand_back
 from serving.providers import require_provider
 from serving.readiness import Health
 from serving.rollout import Rollout
@@ -32,6 +33,7 @@ from serving.security.connections import connection_options
 from serving.security.credentials import Credentials
 from serving.security.metrics_port import MetricsServer
 from serving.servicer import ClassifierServicer
+from serving.services import Services
 from serving.settings import ServerSettings
 from serving.tracing import open_tracing
 from serving.watcher import Watcher
@@ -45,9 +47,6 @@ FLUSH_SECONDS = 0.5
 
 SIGNAL_SECONDS = 0.5
 """How long a signal may go unnoticed."""
-
-SPARE_THREADS = 8
-"""Beyond those that may wait for inference: they answer health checks meanwhile."""
 
 log = structlog.get_logger()
 
@@ -101,11 +100,12 @@ class Server:
         self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
         self._rollout.start()
         self._watcher = Watcher(self._rollout, self._metrics, settings.watch_seconds)
-        self._health = Health()
+        self._calls = EventLoop()
+        self._health = Health(self._calls.loop)
         self._interceptor = CallInterceptor(
             self._metrics.calls, self._admission, [*self._tracing, *open_access_log(settings)]
         )
-        self._grpc = self._build_grpc()
+        self._grpc = self._calls.run(self._build_grpc())
 
     def open(self, grpc_port: int) -> None:
         """Open both ports, and report SERVING.
@@ -144,29 +144,40 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._watcher.stop()
         time.sleep(delay_seconds)  # calls are taken meanwhile: who sends them has yet to hear
-        stopped = self._grpc.stop(self.settings.grace_seconds)
-        if not stopped.wait(FLUSH_SECONDS):
-            self._interceptor.cancel_streams()
-            stopped.wait()
+        self._calls.run(self._end_calls())
 
     def stop(self) -> None:
         """Release threads and ports."""
         self._watcher.join()
-        self._health.close()
         self._rollout.close()
         self._inference_threads.close()
+        self._calls.close()
         self._close_metrics()
         self._credentials.close()
         for tracing in self._tracing:
             tracing.close()
         log.info("stopped")
 
-    def _build_grpc(self) -> grpc.Server:
+    async def _build_grpc(self) -> grpc.aio.Server:
         settings = self.settings
-        server = grpc.server(
-            ThreadPoolExecutor(
-                settings.max_concurrent_calls + SPARE_THREADS, thread_name_prefix="call", initializer=stand_back
-            ),
+        services: Any = Services()  # what follows takes it for a server
+        models, control = self._rollout.models, ModelControl(self._rollout, settings)
+        classifier_pb2_grpc.add_ClassifierServicer_to_server(
+            ClassifierServicer(models, self._rollout.refusals, self._admission, settings), services
+        )
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            OpenInferenceServicer(models, control, self._admission, settings, self._health.is_ready), services
+        )
+        model_control_pb2_grpc.add_ModelControlServicer_to_server(ModelControlServicer(control), services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
+        if settings.reflection if settings.reflection is not None else not settings.asks_who_calls:
+            ours = (SERVICE, OPEN_INFERENCE_SERVICE, MODEL_CONTROL_SERVICE)
+            names = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
+                reflection.aio.ReflectionServicer(names), services
+            )
+        return grpc.aio.server(
+            handlers=services.handlers,
             interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 # A second server on the same port must fail, not share its calls; workers are one server.
@@ -176,20 +187,6 @@ class Server:
                 *connection_options(settings),
             ],
         )
-        models, control = self._rollout.models, ModelControl(self._rollout, settings)
-        classifier_pb2_grpc.add_ClassifierServicer_to_server(
-            ClassifierServicer(models, self._rollout.refusals, self._admission, settings), server
-        )
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            OpenInferenceServicer(models, control, self._admission, settings, self._health.is_ready), server
-        )
-        model_control_pb2_grpc.add_ModelControlServicer_to_server(ModelControlServicer(control), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if settings.reflection if settings.reflection is not None else not settings.asks_who_calls:
-            ours = (SERVICE, OPEN_INFERENCE_SERVICE, MODEL_CONTROL_SERVICE)
-            services = (*ours, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(services, server)
-        return server
 
     def _open_ports(self, grpc_port: int) -> None:
         host = self.settings.host
@@ -198,11 +195,27 @@ class Server:
             self._metrics_server = self._credentials.open_metrics(host, port, self.registry)
             self.metrics_port = self._metrics_server.server_port
         try:
-            self.grpc_port = self._credentials.add_port(self._grpc, address_of(host, grpc_port))
+            self.grpc_port = self._calls.run(self._open_grpc(address_of(host, grpc_port)))
         except RuntimeError as error:
             self._close_metrics()
             raise port_taken(host, grpc_port) from error
-        self._grpc.start()
+
+    async def _open_grpc(self, address: str) -> int:
+        port = self._credentials.add_port(self._grpc, address)
+        await self._grpc.start()
+        return port
+
+    async def _end_calls(self) -> None:
+        """Let calls end within the grace, then streams and connections that do not end by themselves."""
+        stopped = asyncio.ensure_future(self._grpc.stop(self.settings.grace_seconds))
+        await asyncio.wait([stopped], timeout=FLUSH_SECONDS)
+        self._interceptor.end_streams()
+        is_answering = True
+        while is_answering and not stopped.done():
+            is_answering = self._interceptor.is_answering()
+            await asyncio.wait([stopped], timeout=FLUSH_SECONDS)  # the last replies leave meanwhile
+        await self._grpc.stop(None)
+        await stopped
 
     def _close_metrics(self) -> None:
         if self._metrics_server is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import grpc
-
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.admission import Admission
 from serving.codec import decode_effort, decode_images, encode_answer, encode_model, encode_summary, encode_timing
+from serving.context import Context
+from serving.loop import aside_if_long
 from serving.models import Model
 from serving.refusals import Refusals
 from serving.routing import Models
@@ -23,22 +23,23 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
         self._admission = admission
         self._settings = settings
 
-    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
+    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
             model = self._models.find(request.model_name, request.model_version, request.model_label)
-            pixels = decode_images(request, model.manifest.input, self._settings, context.is_active)
+            pixels = await decode_images(request, model.manifest.input, self._settings)
             effort = decode_effort(request.max_members, request.early_stop, model.manifest)
-            answer = call.ask(model, pixels, effort)
-            response = encode_answer(request, model.manifest, answer.verdict)
+            answer = await call.ask(model, pixels, effort)
+            verdict = answer.verdict
+            response = await aside_if_long(verdict.nbytes, encode_answer, request, model.manifest, verdict)
             response.timing.CopyFrom(encode_timing(call.measure(model, answer)))
             return response
 
-    def ListModels(self, request: pb.ListModelsRequest, context: grpc.ServicerContext) -> pb.ListModelsResponse:
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Name all models that are loaded."""
         return pb.ListModelsResponse(models=map(self._summarize, self._models))
 
-    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describe one model."""
         model = self._models.find(request.name, request.version, request.label)
         return encode_model(model, self._summarize(model), self._refusals.standing(model.manifest.name))

@@ -23,7 +23,7 @@ class CallMetrics:
         self.arrived = counter(
             "consort_arrived_calls_total",
             "Calls that came in. Unary ones that are neither in consort_call_seconds nor in progress were ended "
-            "by gRPC itself: too large, or left before a thread was free.",
+            "by gRPC itself: too large, or left before their message came.",
             ("method",),
         )
         self.in_flight = Gauge("consort_in_flight_calls", "Calls in progress.", ("method",), registry=registry)

@@ -66,6 +66,12 @@ def decode_version(version: str) -> tuple[int, str]:
     )
 
 
+def count_bytes(request: pb.ModelInferRequest) -> int:
+    """How much is to decode, about: all but names, shapes and parameters."""
+    raw = sum(map(len, request.raw_input_contents))
+    return raw + sum(len(one.contents.uint_contents) * 4 for one in request.inputs)
+
+
 def decode_request(request: pb.ModelInferRequest, manifest: Manifest, settings: ServerSettings) -> Inference:
     """Check everything that a request says.
 

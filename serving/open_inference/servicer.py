@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-
-import grpc
 
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2_grpc
 from serving.admission import Admission
+from serving.context import Context
 from serving.control import ModelControl
 from serving.errors import UnknownModel
+from serving.loop import aside_if_long
 from serving.models import Model
 from serving.open_inference import repository
 from serving.open_inference.description import (
@@ -20,7 +21,7 @@ from serving.open_inference.description import (
     encode_statistics,
 )
 from serving.open_inference.outputs import encode_answer
-from serving.open_inference.request import decode_request, decode_version
+from serving.open_inference.request import count_bytes, decode_request, decode_version
 from serving.routing import Models
 from serving.settings import ServerSettings
 
@@ -42,25 +43,29 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._settings = settings
         self._is_ready = is_ready
 
-    def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
             model = self._find(request.model_name, request.model_version)
-            inference = decode_request(request, model.manifest, self._settings)
-            answer = call.ask(model, inference.pixels, inference.effort)
-            response = encode_answer(request.id, inference.outputs, model.manifest, answer.verdict)
+            size_bytes = count_bytes(request)
+            inference = await aside_if_long(size_bytes, decode_request, request, model.manifest, self._settings)
+            answer = await call.ask(model, inference.pixels, inference.effort)
+            verdict = answer.verdict
+            response = await aside_if_long(
+                verdict.nbytes, encode_answer, request.id, inference.outputs, model.manifest, verdict
+            )
             call.measure(model, answer)
             return response
 
-    def ServerLive(self, request: pb.ServerLiveRequest, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Say that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    def ServerReady(self, request: pb.ServerReadyRequest, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
         """Say whether calls should be sent: all models are ready when the port opens."""
         return pb.ServerReadyResponse(ready=self._is_ready())
 
-    def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Say whether a model is served."""
         try:
             self._find(request.name, request.version)
@@ -68,26 +73,24 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._is_ready())
 
-    def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
         """Name the server."""
         return encode_server()
 
-    def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
-    ) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Describe a model's tensors."""
         manifest = self._find(request.name, request.version).manifest
         return encode_metadata(manifest, [one.manifest.version for one in self._versions(manifest.name)])
 
-    def ModelConfig(self, request: pb.ModelConfigRequest, context: grpc.ServicerContext) -> pb.ModelConfigResponse:
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """Describe how a model is served."""
         model = self._find(request.name, request.version)
         return pb.ModelConfigResponse(config=encode_config(model.manifest, self._settings))
 
-    def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: grpc.ServicerContext
+    async def ModelStatistics(
+        self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         """Tell how often models answered, and how long it took."""
         models = self._select(request.name, request.version)
@@ -95,23 +98,23 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             model_stats=[encode_statistics(model.manifest, model.metrics) for model in models]
         )
 
-    def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
+    async def RepositoryIndex(
+        self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         """List every version, and whether it is served."""
         return repository.list_bundles(self._control, request)
 
-    def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model, or look for newer versions of it."""
-        return repository.load(self._control, request)
+        return await asyncio.to_thread(repository.load, self._control, request)
 
-    def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Unload all versions of a model."""
-        return repository.unload(self._control, request)
+        return await asyncio.to_thread(repository.unload, self._control, request)
 
     def _find(self, name: str, version: str) -> Model:
         return self._models.find(name, *decode_version(version))

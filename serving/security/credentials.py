@@ -37,12 +37,12 @@ class Credentials:
         if self._tokens and not self._certificate:
             log.warning("tokens come in the clear: set tls_certificate, or let what is in front end TLS")
 
-    def interceptors(self) -> list[grpc.ServerInterceptor]:
+    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         """What stands before all other interceptors."""
         tokens = self._tokens
         return [TokenInterceptor(lambda: tokens.current, self._metrics)] if tokens else []
 
-    def add_port(self, server: grpc.Server, address: str) -> int:
+    def add_port(self, server: grpc.aio.Server, address: str) -> int:
         """Open a gRPC port, and give its number.
 
         Raises:

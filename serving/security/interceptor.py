@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
+from serving.context import Context, Handler
 from serving.errors import Forbidden, RequestError, Unauthenticated
 from serving.interceptor import status_code
 from serving.metrics.callers import CallerMetrics
 from serving.security.scopes import scope_of
 from serving.security.tokens import Tokens
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # a generic in the type stubs alone
 
-REFUSALS = ThreadPoolExecutor(1, thread_name_prefix="refusal")
-"""Strangers hold up nobody but each other: none of the threads that answer calls is spent on them."""
-
-
-class TokenInterceptor(grpc.ServerInterceptor):
+class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Stands before all others; whether a method exists is not said to whom it does not let pass."""
 
     def __init__(self, tokens: Callable[[], Tokens], metrics: CallerMetrics) -> None:
@@ -35,9 +29,9 @@ class TokenInterceptor(grpc.ServerInterceptor):
             kind: metrics.refused.labels("grpc", status_code(kind).name) for kind in (Unauthenticated, Forbidden)
         }
 
-    def intercept_service(
+    async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Let a call pass, or answer it with the reason why not."""
@@ -48,7 +42,7 @@ class TokenInterceptor(grpc.ServerInterceptor):
             except (Unauthenticated, Forbidden) as error:
                 self._refused[type(error)].inc()
                 return _refusal(error)
-        return continuation(handler_call_details)
+        return await continuation(handler_call_details)
 
 
 def _authorization(details: grpc.HandlerCallDetails) -> str | None:
@@ -60,9 +54,8 @@ def _authorization(details: grpc.HandlerCallDetails) -> str | None:
 def _refusal(error: RequestError) -> Handler:
     """Ends a call of any kind: as a stream of requests, none of which is waited for."""
 
-    def refuse(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
         """Say why."""
-        context.abort(status_code(type(error)), str(error))
+        await context.abort(status_code(type(error)), str(error))
 
-    refuse.experimental_thread_pool = REFUSALS  # type: ignore[attr-defined]  # where gRPC looks for it
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -12,14 +12,14 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from benchmarks.edge import Edge, run_envoy
 from benchmarks.faults import balanced_channel, plain_channel
 from benchmarks.fleet import Replica
 from benchmarks.tally import Question, Tally, ask_while, questions_from
 from serving.client import Client
-from serving.readiness import Health
 from tests.conftest import run_server
 from tests.end_to_end.conftest import targets_of
 from tests.imaging.test_files import encode, gradient
@@ -163,8 +163,8 @@ def unavailable() -> Iterator[tuple[Unavailable, str]]:
     """Such a server for sixty calls, whose health is good, and its address."""
     handler = Unavailable(SIMULTANEOUS_CALLS)
     server = grpc.server(ThreadPoolExecutor(2 * SIMULTANEOUS_CALLS), handlers=[handler])
-    health = Health()
-    health.report_serving("")
+    health = HealthServicer()
+    health.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -236,6 +237,11 @@ def test_a_call_whose_deadline_passes_before_its_turn_never_runs(gate: Gate) -> 
     assert gate.batches == [[1], [3]]
 
 
+async def lose(late: Future[Answer]) -> None:
+    with pytest.raises(CallerGone, match="deadline passed"):
+        await wait_for(late)
+
+
 def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
     """Not even until the garbage collector comes: it may be many megabytes of images."""
     with serve(gate) as batcher:
@@ -245,8 +251,7 @@ def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
         gate.open.set()
         gc.disable()
         try:
-            with pytest.raises(CallerGone, match="deadline passed"):
-                wait_for(late)
+            asyncio.run(lose(late))
             kept = weakref.ref(late)
             del late
             assert kept() is None

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.settings import SettingCodes
 
 from benchmarks.fuzzing.peers import Peer
-from serving import readiness
+from serving.loop import EventLoop
 from serving.readiness import NOT_SERVING, SERVICE_UNKNOWN, SERVING, Health
 from serving.server import Server
 from tests.serving.test_server import target, wait_for
@@ -24,21 +23,29 @@ from tests.serving.test_server import target, wait_for
 WATCH = "/grpc.health.v1.Health/Watch"
 LEAVING = 4
 TURNS = 500
+STUCK = 8
 
 
 @contextmanager
-def serve(health: Health) -> Iterator[grpc.Channel]:
-    """A channel to a server that has nothing but its health."""
-    server = grpc.server(ThreadPoolExecutor(4))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+def serve() -> Iterator[tuple[Health, grpc.Channel]]:
+    """The health of a server that has nothing else, and a channel to it."""
+    calls = EventLoop()
+    health = Health(calls.loop)
+
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    server, port = calls.run(start())
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
+            yield health, channel
     finally:
-        server.stop(None).wait(60)
-        health.close()
+        calls.run(server.stop(None))
+        calls.close()
 
 
 def watch(channel: grpc.Channel, service: str = "") -> Any:
@@ -54,8 +61,7 @@ def check(channel: grpc.Channel) -> int:
 
 
 def test_who_watches_is_told_of_every_state_once_and_in_order() -> None:
-    health = Health()
-    with serve(health) as channel:
+    with serve() as (health, channel):
         _, statuses = watch(channel, "later")
         assert next(statuses) == SERVICE_UNKNOWN
         for status in (SERVING, NOT_SERVING, SERVING):
@@ -69,8 +75,8 @@ def test_who_watches_is_told_of_every_state_once_and_in_order() -> None:
 
 
 def test_a_watcher_may_leave_at_any_moment() -> None:
-    """Such as the very one at which the status changes: the thread that calls arrive on then needs a lock."""
-    health, over = Health(), threading.Event()
+    """Such as the very one at which the status changes."""
+    over = threading.Event()
 
     def come_and_go(channel: grpc.Channel) -> None:
         for _ in range(TURNS):
@@ -78,14 +84,14 @@ def test_a_watcher_may_leave_at_any_moment() -> None:
             next(statuses)
             replies.cancel()
 
-    def change() -> None:
+    def change(health: Health) -> None:
         for status in itertools.cycle((SERVING, NOT_SERVING)):
             health.set("", status)
             if over.wait(0.001):
                 return
 
-    changing = threading.Thread(target=change, daemon=True)
-    with serve(health) as channel, ThreadPoolExecutor(LEAVING) as leaving:
+    with serve() as (health, channel), ThreadPoolExecutor(LEAVING) as leaving:
+        changing = threading.Thread(target=change, args=(health,), daemon=True)
         changing.start()
         try:
             for one in [leaving.submit(come_and_go, channel) for _ in range(LEAVING)]:
@@ -99,17 +105,16 @@ def test_a_watcher_may_leave_at_any_moment() -> None:
 
 
 def test_a_watcher_that_takes_no_message_holds_up_neither_the_others_nor_the_end(
-    models: Path, start_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    models: Path, start_server: Callable[..., Server]
 ) -> None:
-    """By HTTP/2's flow control, which lets nothing through; as many of them as there are threads to tell."""
-    monkeypatch.setattr(readiness, "TELL_SECONDS", 0.5)
-    server = start_server(models, grace_seconds=1)  # its connection is not closed when asked, either
+    """By HTTP/2's flow control, which lets nothing through."""
+    server = start_server(models, grace_seconds=600)
     with Peer(target(server)) as peer, grpc.insecure_channel(target(server)) as channel:
         peer.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
-        for _ in range(readiness.TELLERS):
+        for _ in range(STUCK):
             peer.send(peer.begin(WATCH), b"")
         arrived = "consort_arrived_calls_total"
-        wait_for(lambda: server.registry.get_sample_value(arrived, {"method": "Watch"}) == readiness.TELLERS)
+        wait_for(lambda: server.registry.get_sample_value(arrived, {"method": "Watch"}) == STUCK)
         _, statuses = watch(channel)
         assert next(statuses) == SERVING
         draining = threading.Thread(target=server.drain)

@@ -33,7 +33,7 @@ from serving.server import Server
 from serving.settings import Provider
 from serving.verdict import Floats
 from tests.bundles import StubMember, stub_graph, write_bundle
-from tests.conftest import StartServer
+from tests.conftest import StartServer, run_server
 from tests.serving.test_ensemble import change_manifest, replace_member
 from tests.serving.test_server import BLACK, Gate, raw, scrape, target, wait_for
 
@@ -427,10 +427,9 @@ class TestRefusals:
 
 class TestStopping:
     def test_what_is_loading_is_finished_and_nothing_more_is_begun(
-        self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_bundle(tmp_path)
-        server, _ = watched()
         begun, may_end, load = threading.Event(), threading.Event(), models.load_ensemble  # type: ignore[attr-defined]  # which it imports
         loaded = []
 
@@ -440,14 +439,14 @@ class TestStopping:
             assert may_end.wait(60)
             return load(folder, provider)
 
-        monkeypatch.setattr(models, "load_ensemble", load_slowly)
-        for name in ("a", "b", "c"):
-            write_bundle(tmp_path / ".made", name=name)
-            (tmp_path / ".made" / name).rename(tmp_path / name)
-        assert begun.wait(60)
-        server.drain()
-        may_end.set()
-        server.stop()
+        with run_server(tmp_path, watch_seconds=WATCH) as server:
+            monkeypatch.setattr(models, "load_ensemble", load_slowly)
+            for name in ("a", "b", "c"):
+                write_bundle(tmp_path / ".made", name=name)
+                (tmp_path / ".made" / name).rename(tmp_path / name)
+            assert begun.wait(60)
+            server.drain()
+            may_end.set()
         assert loaded == loaded[:1]
 
 

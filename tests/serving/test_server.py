@@ -381,10 +381,15 @@ class TestRefusals:
                 assert refused(client, raw())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
             wait_for(lambda: is_answered(client))
 
-    def test_a_call_without_a_message_has_no_images(self, models: Path, start_server: StartServer) -> None:
+    @pytest.mark.parametrize(
+        "method", [METHOD, "/consort.v1.Classifier/ListModels", "/grpc.health.v1.Health/Check"]
+    )
+    def test_a_call_without_a_message_is_refused(
+        self, method: str, models: Path, start_server: StartServer
+    ) -> None:
         with grpc.insecure_channel(target(start_server(models))) as channel:
-            call: Any = channel.stream_unary(METHOD)
-            with pytest.raises(grpc.RpcError, match="the request has no images") as error:
+            call: Any = channel.stream_unary(method)
+            with pytest.raises(grpc.RpcError, match="the call ended without a message") as error:
                 call(iter(()), timeout=10)
             assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 

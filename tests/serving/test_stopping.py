@@ -15,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.fuzzing.peers import Peer
 from protos.consort.v1 import classifier_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2 as open_inference
 from protos.open_inference.v2 import grpc_service_pb2_grpc as open_inference_grpc
@@ -27,6 +28,7 @@ from tests.serving.test_server import raw, target, wait_for
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CALLERS = 8
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 NUMBERS_OF_WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
 
@@ -63,6 +65,28 @@ def test_the_command_asks_either_question(
     assert (check(target(server)), check(target(server), LIVENESS)) == (0, 0)
     assert check(target(server), "nothing") == 1
     assert "NOT_FOUND" in capsys.readouterr().err
+
+
+def test_neither_an_idle_connection_nor_an_open_stream_holds_up_the_end(
+    models: Path, start_server: Callable[..., Server]
+) -> None:
+    """A peer that does not close its connection when it is told to, and one that waits for more of a stream."""
+    server, over = start_server(models, grace_seconds=600), threading.Event()
+    with Peer(target(server)) as peer, grpc.insecure_channel(target(server)) as channel:
+        peer.receive()
+        ask: Any = channel.stream_stream(REFLECTION)
+        replies = ask(iter(over.wait, True))
+        arrived = {"method": "ServerReflectionInfo"}
+        wait_for(lambda: server.registry.get_sample_value("consort_arrived_calls_total", arrived) == 1)
+        draining = threading.Thread(target=server.drain)
+        draining.start()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(replies)
+        assert ended.value.code() == grpc.StatusCode.CANCELLED
+        assert ended.value.details() == "the server has ended the stream"
+        draining.join(60)
+        assert not draining.is_alive()
+        over.set()
 
 
 class Callers:

@@ -1,0 +1,53 @@
+"""The event loop in which all calls are answered, on a thread of its own (decision 27)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+import uvloop
+
+from machine.cores import available_cores
+from serving.priority import stand_back
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+LONG_BYTES = 2**18
+"""From how many bytes on decoding or encoding takes milliseconds, in which the loop could answer other calls."""
+
+HELPERS = ThreadPoolExecutor(available_cores(), thread_name_prefix="helper", initializer=stand_back)
+"""What takes long for a single call is done by as many threads as cores, and by no others: one that has decoded a
+large picture keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
+
+
+class EventLoop:
+    """Runs from when it is made until it is closed."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="calls", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop, and wait for it on another thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def close(self) -> None:
+        """End it; no call may be in progress."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what takes long on another thread, and let the loop answer other calls meanwhile."""
+    return await asyncio.get_running_loop().run_in_executor(HELPERS, lambda: work(*args, **kwargs))
+
+
+async def aside_if_long(size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do work on so much on another thread, or at once where that is sooner done than another thread is woken."""
+    return work(*args, **kwargs) if size_bytes < LONG_BYTES else await aside(work, *args, **kwargs)
