@@ -109,6 +109,7 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Call:
     context: Any = SimpleNamespace(
         invocation_metadata=lambda: METADATA,
         set_trailing_metadata=lambda _metadata: None,
+        add_done_callback=lambda _callback: None,
         read=read,
     )
     interceptor = CallInterceptor(metrics.calls, Admission(1), watchers)

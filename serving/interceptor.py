@@ -151,6 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             code, reason = grpc.StatusCode.INTERNAL, None
             record = self._watch.begin(full_method, context)
             self._answering += 1
+            context.add_done_callback(self._note_end)  # type: ignore[arg-type]  # told once the reply has left
             in_flight.inc()
             try:
                 response = await behavior(messages, context)
@@ -172,7 +173,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 reason, message = type(error).__name__, INTERNAL_MESSAGE
                 log.exception("call failed", method=method)
             finally:
-                self._answering -= 1
                 in_flight.dec()
                 seconds = time.perf_counter() - started
                 self._metrics.seconds.labels(method, code.name).observe(seconds)
@@ -181,6 +181,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return await _abort(context, code, message)
 
         return answer
+
+    def _note_end(self, _: object) -> None:
+        self._answering -= 1
 
     def _hold(self, behavior: StreamBehavior) -> Behavior:
         """`behavior`, which answers with a stream, remembered while it is open."""

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from h2.settings import SettingCodes
 
 from benchmarks.fuzzing.peers import Peer
 from protos.consort.v1 import classifier_pb2_grpc
@@ -21,7 +22,7 @@ from protos.open_inference.v2 import grpc_service_pb2 as open_inference
 from protos.open_inference.v2 import grpc_service_pb2_grpc as open_inference_grpc
 from serving.health import check
 from serving.readiness import LIVENESS
-from serving.server import OPEN_INFERENCE_SERVICE, SERVICE, Server
+from serving.server import FLUSH_SECONDS, OPEN_INFERENCE_SERVICE, SERVICE, Server
 from tests.serving.test_process import serving
 from tests.serving.test_server import raw, target, wait_for
 
@@ -87,6 +88,30 @@ def test_neither_an_idle_connection_nor_an_open_stream_holds_up_the_end(
         draining.join(60)
         assert not draining.is_alive()
         over.set()
+
+
+def test_a_reply_that_is_read_slowly_is_waited_for(models: Path, start_server: Callable[..., Server]) -> None:
+    """By HTTP/2's flow control, which lets the rest through when the server has long been told to stop."""
+    server = start_server(models, grace_seconds=600)
+    question = raw(bytes(20 * 16), (20, 1, 4, 4))
+    with grpc.insecure_channel(target(server)) as channel:
+        reply = classifier_pb2_grpc.ClassifierStub(channel).Classify(question, timeout=60)
+    with Peer(target(server)) as peer:
+        peer.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 100})
+        call = peer.begin("/consort.v1.Classifier/Classify")
+        peer.send(call, question.SerializeToString())
+        labels = {"method": "Classify", "code": "OK"}
+        wait_for(lambda: server.registry.get_sample_value("consort_call_seconds_count", labels) == 2)
+        draining = threading.Thread(target=server.drain)
+        draining.start()
+        draining.join(4 * FLUSH_SECONDS)
+        assert draining.is_alive()
+        peer.http.increment_flow_control_window(100_000, call)
+        peer.flush()
+        received = b"".join(iter(lambda: peer.socket.recv(65536), b""))
+    assert len(received) > reply.ByteSize()
+    draining.join(60)
+    assert not draining.is_alive()
 
 
 class Callers:
