@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Protocol
 
-from serving.priority import stand_back
+from serving.priority import keep_to, stand_back
 
 Task = Callable[[], None]
 """A piece of work that handles its own failures."""
@@ -37,7 +37,8 @@ class Queue(Protocol):
 class InferenceThreads:
     """A fixed number of threads that several queues share. No others compute: those of calls only wait."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, cores: Sequence[int] = ()) -> None:
+        """Start so many threads, each bound to its core where `cores` names one for each."""
         self._idle = count
         self.changed = threading.Condition()
         """Guards the tasks and all queues; notified when either changes."""
@@ -46,7 +47,8 @@ class InferenceThreads:
         self._queues: list[Queue] = []
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{number}", daemon=True) for number in range(count)
+            threading.Thread(target=self._work, args=cores[number:][:1], name=f"inference-{number}", daemon=True)
+            for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -90,8 +92,10 @@ class InferenceThreads:
         for thread in self._threads:
             thread.join()
 
-    def _work(self) -> None:
+    def _work(self, core: int | None = None) -> None:
         stand_back()
+        if core is not None:
+            keep_to(core)
         with self.changed:
             while not (self._closing and not self._has_work()):
                 if (task := self._take()) is not None:
