@@ -7,7 +7,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -456,6 +458,31 @@ class TestCallersWhoLeave:
             expire(stub, lambda: late in scrape(server))
             gate.open()
             running.result()
+
+    @pytest.mark.parametrize("work", ["serving.codec.decode_raw", "serving.servicer.encode_answer"])
+    def test_what_takes_long_for_one_call_holds_up_no_other(
+        self, work: str, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Twenty images of 16 bytes, where 200 bytes count as much."""
+        begun, may_end = threading.Event(), threading.Event()
+        module, _, name = work.rpartition(".")
+        do = getattr(import_module(module), name)
+
+        def do_slowly(*args: Any) -> Any:
+            if threading.current_thread().name.startswith("helper"):
+                begun.set()
+                assert may_end.wait(PATIENCE_SECONDS)
+            return do(*args)
+
+        monkeypatch.setattr(work, do_slowly)
+        monkeypatch.setattr("serving.loop.LONG_BYTES", 200)
+        with Client(target(start_server(models))) as client, ThreadPoolExecutor(1) as caller:
+            large = caller.submit(client.classify, np.zeros((20, 1, 4, 4), np.uint8))
+            assert begun.wait(PATIENCE_SECONDS)
+            assert len(client.classify(BLACK).classifications) == 1
+            assert not large.done()
+            may_end.set()
+            assert len(large.result().classifications) == 20
 
     def test_files_are_not_decoded_for_nobody(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
