@@ -35,7 +35,7 @@ class Queue(Protocol):
 
 
 class InferenceThreads:
-    """A fixed number of threads that several queues share. No others compute: those of calls only wait."""
+    """A fixed number of threads that several queues share. No others run members."""
 
     def __init__(self, count: int, cores: Sequence[int] = ()) -> None:
         """Start so many threads, each bound to its core where `cores` names one for each."""
@@ -47,8 +47,8 @@ class InferenceThreads:
         self._queues: list[Queue] = []
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, args=cores[number:][:1], name=f"inference-{number}", daemon=True)
-            for number in range(count)
+            threading.Thread(target=self._work, args=(core,), name=f"inference-{number}", daemon=True)
+            for number, core in enumerate(cores or [None] * count)
         ]
         for thread in self._threads:
             thread.start()
@@ -92,7 +92,7 @@ class InferenceThreads:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, core: int | None = None) -> None:
+    def _work(self, core: int | None) -> None:
         stand_back()
         if core is not None:
             keep_to(core)
