@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import threading
 import time
@@ -22,6 +21,7 @@ from serving.ensemble import Pixels
 from serving.errors import CallerGone, Overloaded, ShuttingDown
 from serving.inference import InferenceThreads
 from serving.verdict import Counts, Floats, Verdict, judge
+from tests.coroutines import run
 
 ALL = Effort(3)
 
@@ -251,7 +251,7 @@ def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
         gate.open.set()
         gc.disable()
         try:
-            asyncio.run(lose(late))
+            run(lose(late))
             kept = weakref.ref(late)
             del late
             assert kept() is None

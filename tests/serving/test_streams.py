@@ -13,6 +13,7 @@ import pytest
 from serving.admission import Admission
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
+from tests.coroutines import run
 
 METHOD = "/grpc.health.v1.Health/Watch"
 
@@ -63,7 +64,7 @@ def test_a_stream_that_has_ended_is_not_ended_again() -> None:
         await asyncio.sleep(0)  # where this task would be cancelled
         return stream
 
-    stream = asyncio.run(outlive())
+    stream = run(outlive())
     assert (stream.told, stream.code) == (["told"], None)
 
 
@@ -78,4 +79,4 @@ def test_a_stream_that_is_open_is_ended_with_a_status() -> None:
             await task
         return stream
 
-    assert asyncio.run(end()).code is grpc.StatusCode.CANCELLED
+    assert run(end()).code is grpc.StatusCode.CANCELLED
