@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import queue
 import sys
+import threading
 from contextlib import suppress
 from functools import partial
 from typing import Literal, TextIO, cast
 
 import structlog
+
+STDERR = 2
+MAX_LINES = 1000
+"""So many may wait for whoever reads the log."""
+CLOSE_SECONDS = 1.0
+"""How long what waits at the end may take to write."""
 
 # Without the values of local variables: callers' images are among them.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
@@ -24,15 +34,17 @@ def configure_logs(log_format: Literal["auto", "json", "text"], level: str, work
         if as_text
         else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
+    stream = _StandardError()
     structlog.configure(
         processors=[
             *([partial(_name_worker, worker)] if worker else []),
+            partial(_count_lost, stream),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, stream)),
     )
 
 
@@ -42,19 +54,47 @@ def _name_worker(
     return {**event, "worker": worker}
 
 
+def _count_lost(
+    stream: _StandardError, _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {**event, "lines_lost": stream.lines_lost} if stream.lines_lost else event
+
+
 class _StandardError:
-    """Standard error. Where its reader has gone or its disk is full, lines are lost; calls and the drain go on."""
+    """Standard error, written by a thread of its own: calls do not wait for a reader.
+
+    Where there is none, or the disk is full, lines are lost.
+    """
 
     def __init__(self) -> None:
+        self.lines_lost = 0
         self._line = ""
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_LINES)
+        self._thread = threading.Thread(target=self._write_lines, name="log", daemon=True)
+        self._thread.start()
+        atexit.register(self._close)
 
     def write(self, text: str) -> None:
         """Keep until the line is whole: other processes write there too."""
         self._line += text
 
     def flush(self) -> None:
-        """Write the line, if that can be done."""
+        """Have the line written, if there is room for it."""
         line, self._line = self._line, ""
-        with suppress(OSError):
-            sys.stderr.write(line)
-            sys.stderr.flush()
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.lines_lost += 1
+
+    def _write_lines(self) -> None:
+        while (line := self._lines.get()) is not None:
+            left = line.encode(errors="backslashreplace")
+            with suppress(OSError):
+                while left:  # not by sys.stderr, whose lock a blocked thread holds while Python ends
+                    left = left[os.write(STDERR, left) :]
+
+    def _close(self) -> None:
+        """Have what waits written, if somebody reads it."""
+        with suppress(queue.Full):
+            self._lines.put(None, timeout=CLOSE_SECONDS)
+            self._thread.join(CLOSE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -19,9 +20,10 @@ from typing import Any
 import pytest
 
 from serving.client import CallError, Client
+from serving.logs import MAX_LINES
 from tests.bundles import write_bundle
 from tests.imaging.test_files import encode, gradient
-from tests.serving.test_server import wait_for
+from tests.serving.test_server import BLACK, wait_for
 
 ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-m", "serving", "--host", "127.0.0.1", "--grpc-port", "0", "--metrics-port", "0"]
@@ -109,6 +111,37 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
             answer.result(60)
         assert process.wait(60) == 0
         assert time.monotonic() - started < 1 + 2 * quarter_seconds
+
+
+def test_a_log_that_nobody_reads_holds_up_no_call(models: Path) -> None:
+    """Lines that find no room are lost, and those that are written later say how many."""
+    with (
+        serving("--models", str(models), "--access-log-share", "1") as (process, event),
+        Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client,
+    ):
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        calls = MAX_LINES + 100
+        for _ in range(calls):
+            client.classify(BLACK)
+        events = [json.loads(process.stderr.readline())]
+        process.terminate()
+        events += [json.loads(line) for line in process.stderr]
+    assert [event["event"] for event in events[-2:]] == ["draining", "stopped"]
+    lost = events[-1]["lines_lost"]
+    assert 0 < lost < 100, "the pipe has room for some"
+    assert len(events) - 2 == calls - lost
+
+
+def test_a_server_that_ends_waits_a_moment_for_whoever_reads_its_log(models: Path) -> None:
+    with serving("--models", str(models), "--access-log-share", "1") as (process, event):
+        assert process.stderr is not None
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        with Client(f"127.0.0.1:{event['grpc_port']}", timeout_seconds=60) as client:
+            for _ in range(50):
+                client.classify(BLACK)
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_server_whose_log_nobody_reads_any_more_drains_as_ever(models: Path) -> None:
