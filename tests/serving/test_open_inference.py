@@ -22,6 +22,7 @@ from protos.consort.v1 import classifier_pb2_grpc
 from protos.consort.v1.classifier_pb2 import ELEMENT_TYPE_UINT8 as UINT8
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2_grpc
+from serving import loop
 from serving.client import Client
 from serving.ensemble import Ensemble, Pixels
 from serving.server import OPEN_INFERENCE_SERVICE, Server
@@ -147,8 +148,12 @@ class TestInfer:
         for some in (names, names[:1], names[2:4]):
             assert [one.name for one in stub.ModelInfer(asking(*some), timeout=60).outputs] == some
 
-    def test_every_figure_is_that_of_classify_bit_for_bit(self, tmp_path: Path, start_server: StartServer) -> None:
-        """Whether the contents are raw or typed."""
+    @pytest.mark.parametrize("long_bytes", [loop.LONG_BYTES, 0])
+    def test_every_figure_is_that_of_classify_bit_for_bit(
+        self, tmp_path: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch, long_bytes: int
+    ) -> None:
+        """Whether the contents are raw or typed, and are decoded in the loop or aside."""
+        monkeypatch.setattr(loop, "LONG_BYTES", long_bytes)
         write_bundle(tmp_path, TILTED, temperature=0.8)
         target = f"127.0.0.1:{start_server(tmp_path).grpc_port}"
         outputs = [Asked(name=name) for name in OUTPUTS]
