@@ -115,12 +115,12 @@ class _WayBack:
     """Adds nodes to a graph that lead gradients from the seeds to the input."""
 
     def __init__(
-        self, model: onnx.ModelProto, led: dict[str, str], shapes: Shapes, title: str, seeds: dict[str, str]
+        self, model: onnx.ModelProto, reached: dict[str, str], shapes: Shapes, title: str, seeds: dict[str, str]
     ) -> None:
         self._graph = model.graph
         self._forward = list(model.graph.node)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._led = led
+        self._reached = reached
         self._shapes = shapes
         self._title = title
         self._gradients: dict[str, list[str]] = defaultdict(list)
@@ -134,7 +134,7 @@ class _WayBack:
                 continue
             gradient = self._sum(self._gradients.pop(node.output[0]))
             for at, name in enumerate(node.input):
-                if name in self._led:
+                if name in self._reached:
                     self._gradients[name].append(RULES[node.op_type](self, node, at, gradient))
         self.add("Identity", self._sum(self._gradients[start]), output=self._title)
         self._graph.output.append(helper.make_tensor_value_info(self._title, TensorProto.FLOAT, None))
@@ -219,11 +219,11 @@ class _WayBack:
         return self.add("Mul", gradient, self.constant(factor.reshape(wide).astype(np.float32)))
 
     def softmax(self, node: NodeProto, _at: int, gradient: str) -> str:
-        """Y (g - sum(g y))."""
+        """Y (g - sum(g y)), as above."""
         output = node.output[0]
         last = self.constant(np.array([-1], np.int64))
-        mean = self.add("ReduceSum", self.add("Mul", gradient, output), last, keepdims=1)
-        return self.add("Mul", output, self.add("Sub", gradient, mean))
+        total = self.add("ReduceSum", self.add("Mul", gradient, output), last, keepdims=1)
+        return self.add("Mul", output, self.add("Sub", gradient, total))
 
     def pass_on(self, _node: NodeProto, _at: int, gradient: str) -> str:
         """As it is."""

@@ -20,7 +20,7 @@ def fetch_metrics(url: str, timeout_seconds: float) -> str:
         MetricsUnreadable: Nobody answers there.
     """
     try:
-        with urllib.request.urlopen(url, timeout=timeout_seconds) as reply:  # noqa: S310 - the settings allow http alone
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as reply:  # noqa: S310 - the settings allow http and https alone
             return str(reply.read(MOST_BYTES).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise MetricsUnreadable(f"No metrics can be had from {url}.") from error

@@ -22,7 +22,7 @@ WORK_SIDE = 256
 """Pictures are cut out and centred at this size or below, in pixels."""
 FAINT = 0.15
 """What is fainter than this share of the strongest stroke is ground."""
-Floats = npt.NDArray[np.float64]
+Ink = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def prepare(file: bytes, preparation: Preparation) -> Pixels:
     return centre_strokes(lift(grey), height, width)[np.newaxis]
 
 
-def lift(grey: npt.NDArray[np.uint8]) -> Floats:
+def lift(grey: npt.NDArray[np.uint8]) -> Ink:
     """Strokes on black, whatever they were on: float64 (height, width), the ground 0 and the strongest 255."""
     values = grey.astype(np.float64)
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
@@ -72,11 +72,11 @@ def lift(grey: npt.NDArray[np.uint8]) -> Floats:
     strongest = float(ink.max())
     if strongest < 255 * FAINT:
         return np.zeros_like(ink)
-    lifted: Floats = np.where(ink < FAINT * strongest, 0.0, ink * (255 / strongest))
+    lifted: Ink = np.where(ink < FAINT * strongest, 0.0, ink * (255 / strongest))
     return lifted
 
 
-def centre_strokes(ink: Floats, height: int, width: int) -> Pixels:
+def centre_strokes(ink: Ink, height: int, width: int) -> Pixels:
     """Cut out what is not 0, scale it to the data set's share, lay its centre of mass in the middle.
 
     Args:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
 from explorer.errors import FolderMissing, SettingsError
-from export.manifest import explain
-from machine.config_file import ConfigFileError, ConfiguredSettings
+from machine.settings import ConfiguredSettings, UnusableSettings, resolve
 from serving.client import DEFAULT_TARGET
 
 REPORT_FILE = "report.html"
@@ -46,7 +44,8 @@ class ExplorerSettings(ConfiguredSettings):
     examples: Path | None = Path("examples/digits")
     """Folder of example images, offered on the page; none offers none."""
     run: Path | None = None
-    """Folder of the run that the model was exported from; its report.html is linked."""
+    """Folder of the run that the model was exported from: its report.html, which must be there, is linked, and
+    what training.inspect found of its units is shown."""
     timeout_seconds: float = Field(5.0, gt=0, le=60, allow_inf_nan=False)
     """Deadline of every call to the server."""
     max_upload_bytes: int = Field(8 * 2**20, ge=2**10, le=2**28)
@@ -81,10 +80,6 @@ def read_settings(arguments: list[str]) -> ExplorerSettings:
         FolderMissing: What a setting names is not there.
     """
     try:
-        return ExplorerSettings(_cli_parse_args=arguments)
-    except ValidationError as error:
-        raise SettingsError(explain(error)) from error
-    except ConfigFileError as error:
+        return resolve(ExplorerSettings, arguments)
+    except UnusableSettings as error:
         raise SettingsError(str(error)) from error
-    except UnknownFlag as error:
-        raise SettingsError(f"{error}; see python -m explorer --help") from error

@@ -11,7 +11,8 @@ from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from export.bundle import export_bundle
 from export.errors import ExportError
-from export.manifest import Manifest, Name, explain, read_manifest
+from export.manifest import Manifest, Name, read_manifest
+from machine.settings import explain
 from training.command import COMMAND_CONFIG, Command
 from training.dataset import Dataset
 from training.errors import RunError, TrainingError

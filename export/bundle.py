@@ -30,12 +30,12 @@ from export.manifest import (
     Parity,
     Quantization,
     SelfCheck,
-    explain,
     sha256_of,
     write_manifest,
 )
 from export.proof import make_inputs, prove_parity, run_graph
 from export.quantization import quantize
+from machine.settings import explain
 from training.architectures import Shape
 from training.dataset import Dataset
 from training.run import PREDICTIONS_FILE, Run, RunSettings
@@ -69,8 +69,8 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
     members = run.load_members()
     networks = [network for network, _ in members]
     shape = run.settings.image_shape
-    place = models / name / str(next_version(models / name))
     try:
+        place = models / name / str(next_version(models / name))
         with _unfinished_folder(models) as folder:
             graphs = [folder / f"member-{number}.onnx" for number in range(1, len(networks) + 1)]
             for network, graph in zip(networks, graphs, strict=True):

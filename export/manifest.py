@@ -21,6 +21,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from machine.settings import explain
+
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 INPUT_NAME = "pixels"
@@ -271,19 +273,6 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def explain(error: ValidationError) -> str:
-    """All problems that pydantic found, on one line: where, what, and what came."""
-    return "; ".join(_explain_one(dict(problem)) for problem in error.errors(include_url=False))
-
-
-def _explain_one(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    what = f"{where}: {problem['msg']}" if where else str(problem["msg"])
-    if not where or problem["type"] in ("missing", "value_error"):
-        return what
-    return f"{what}, got {str(problem['input'])[:80]!r}"
 
 
 def _require(holds: bool, otherwise: str) -> None:

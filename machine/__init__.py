@@ -1,1 +1,1 @@
-"""What a process finds where it runs: its cores, and a file of settings. Imports nothing of the project."""
+"""What a process finds where it runs: its cores and its settings. Imports nothing of the project."""

@@ -64,7 +64,7 @@ class AdmittedCall:
     def __init__(self, context: Context, calls: set[AdmittedCall]) -> None:
         self._context = context
         self._calls = calls
-        self._arrived = time.perf_counter()
+        self._asked = time.perf_counter()
         self._decode_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -82,8 +82,8 @@ class AdmittedCall:
             ShuttingDown: The server is stopping.
             CallerGone: Nobody waits for the answer any more.
         """
-        self._decode_seconds = time.perf_counter() - self._arrived
-        note_question(model.manifest, len(pixels), self._arrived, self._decode_seconds)
+        self._decode_seconds = time.perf_counter() - self._asked
+        note_question(model.manifest, len(pixels), self._asked, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
         try:
             answer = await wait_for(future)
@@ -99,7 +99,7 @@ class AdmittedCall:
             decode_seconds=self._decode_seconds,
             queue_seconds=answer.queue_seconds,
             inference_seconds=answer.inference_seconds,
-            total_seconds=time.perf_counter() - self._arrived,
+            total_seconds=time.perf_counter() - self._asked,
         )
         model.metrics.count(answer.verdict)
         model.metrics.time(timing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -73,17 +73,28 @@ class Credentials:
 IN_THE_CLEAR = Credentials()
 """Nobody in particular, over no TLS."""
 
+HELP = {
+    "tls_ca": "PEM file of the authorities of the server's certificate; without it, calls go in the clear",
+    "tls_certificate": "PEM file of a certificate to show, where the server asks for one",
+    "tls_key": "PEM file of its private key",
+    "tls_server_name": "name that the server's certificate must be of, where that is not the target's host",
+    "token": "bearer token; better set as the variable, since other users see a command's flags",
+}
+"""Of the fields of `Credentials`, as options."""
 
-def credential_options() -> argparse.ArgumentParser:
+
+def credential_options(*, with_token: bool = True) -> argparse.ArgumentParser:
     """The options of a command that calls a server, as a parent of its parser."""
     parser = argparse.ArgumentParser(add_help=False)
-    for field in fields(Credentials):
-        variable = f"CONSORT_CLIENT_{field.name.upper()}"
+    for name, explanation in HELP.items():
+        if name == "token" and not with_token:
+            continue
+        variable = f"CONSORT_CLIENT_{name.upper()}"
         parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
+            f"--{name.replace('_', '-')}",
             default=os.environ.get(variable) or None,
-            type=Path if field.name in ("tls_ca", "tls_certificate", "tls_key") else str,
-            help=f"as for python -m serving.client; also {variable}",
+            type=Path if name in ("tls_ca", "tls_certificate", "tls_key") else str,
+            help=f"{explanation}; also {variable}",
         )
     return parser
 
@@ -94,4 +105,4 @@ def credentials_of(options: argparse.Namespace) -> Credentials:
     Raises:
         ValueError: It does not fit together.
     """
-    return Credentials(**{field.name: getattr(options, field.name) for field in fields(Credentials)})
+    return Credentials(**{name: getattr(options, name, None) for name in HELP})

@@ -59,8 +59,9 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
     """
     shape, pixels = tuple(raw.shape), raw.pixels
     if len(shape) != 4 or shape[1:] != expected.shape:
-        want = "x".join(map(str, expected.shape))
-        raise InvalidRequest(f"raw pixels have shape {format_shape(shape)}, expected (images)x{want}")
+        raise InvalidRequest(
+            f"raw pixels have shape {format_shape(shape)}, expected (images)x{format_shape(expected.shape)}"
+        )
     check_count(shape[0], max_images)
     if raw.element_type not in ELEMENT_DTYPES:
         raise InvalidRequest(f"element_type is {raw.element_type}, expected UINT8 (1) or FLOAT32 (2)")

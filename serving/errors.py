@@ -17,8 +17,9 @@ ServingError
     ├── UnknownService     no service of that name has a health
     ├── ControlOff         models are not controlled by call here
     ├── LoadRefused        the model was not loaded as asked for, because a bundle was refused
-    ├── Overloaded         more calls or images wait than the settings allow
+    ├── Overloaded         more is asked for at once than may be
     │   ├── TooManyCalls   as many calls are in progress as may be
+    │   ├── TooManyChanges other models are being loaded or unloaded
     │   └── QueueFull      the images do not fit into the model's queue
     ├── ShuttingDown       the server is stopping and takes no more
     └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
@@ -97,7 +98,7 @@ class LoadRefused(RequestError):
 
 
 class Overloaded(RequestError):
-    """More calls or images wait than the settings allow.
+    """More is asked for at once than may be.
 
     Attributes:
         retry_after_seconds: When it may be worth trying again.
@@ -110,6 +111,10 @@ class Overloaded(RequestError):
 
 class TooManyCalls(Overloaded):
     """As many calls are in progress as may be."""
+
+
+class TooManyChanges(Overloaded):
+    """Other models are being loaded or unloaded."""
 
 
 class QueueFull(Overloaded):

@@ -18,7 +18,9 @@ TIMEOUT_SECONDS = 3.0
 def main() -> int:
     """Print the status of the server; 0 if it is SERVING, else 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m serving.health", description=__doc__, parents=[credential_options()]
+        prog="python -m serving.health",
+        description=__doc__,
+        parents=[credential_options(with_token=False)],  # health is asked without
     )
     parser.add_argument("target", nargs="?", default="localhost:8001", help="host and port (%(default)s)")
     parser.add_argument(
@@ -36,7 +38,7 @@ def main() -> int:
 
 
 def check(target: str, service: str = "", credentials: Credentials = IN_THE_CLEAR) -> int:
-    """Ask the server at `target` about a service through grpc.health.v1, which takes no token."""
+    """Ask the server at `target` about a service through grpc.health.v1."""
     with credentials.open_channel(target) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
         try:

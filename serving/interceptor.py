@@ -1,4 +1,4 @@
-"""What happens around every call: unary calls are counted and timed, and their errors become gRPC statuses."""
+"""What happens around every call: errors become gRPC statuses, and unary calls are counted and timed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ from serving.errors import (
     UnknownModel,
     UnknownService,
 )
-from serving.messages import Behavior, Messages, StreamBehavior, read_all, read_one, read_one_first
+from serving.messages import (
+    Behavior,
+    Messages,
+    StreamBehavior,
+    stream_with_message,
+    stream_with_messages,
+    with_message,
+)
 from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
 
@@ -101,16 +108,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """
         parse, serialize = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary:
-            behavior = read_one(parse, handler.unary_unary)
+            behavior = with_message(parse, handler.unary_unary)
             if full_method in LIMITED_METHODS:
                 behavior = self._limit(behavior)
             observed = self._observe(full_method, behavior)
             return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
-            replies = read_one_first(parse, handler.unary_stream)
+            replies = stream_with_message(parse, handler.unary_stream)
         else:
-            replies = read_all(parse, handler.stream_stream)
-        return grpc.stream_stream_rpc_method_handler(self._hold(replies), response_serializer=serialize)
+            replies = stream_with_messages(parse, handler.stream_stream)
+        held = self._hold(full_method, replies)
+        return grpc.stream_stream_rpc_method_handler(held, response_serializer=serialize)
 
     def _limit(self, behavior: Behavior) -> Behavior:
         """`behavior`, in a place that a call was found to have."""
@@ -185,7 +193,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _note_end(self, _: object) -> None:
         self._answering -= 1
 
-    def _hold(self, behavior: StreamBehavior) -> Behavior:
+    def _hold(self, full_method: str, behavior: StreamBehavior) -> Callable[[Messages, Context], Awaitable[None]]:
         """`behavior`, which answers with a stream, remembered while it is open."""
 
         async def answer(messages: Messages, context: Context) -> None:
@@ -197,11 +205,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(behavior(messages, context)) as replies:
                     async for reply in replies:
                         await context.write(reply)
-            except InvalidRequest as error:
-                await _abort(context, status_code(InvalidRequest), str(error))
+            except RequestError as error:
+                await _abort(context, status_code(type(error)), str(error))
             except asyncio.CancelledError:
                 # Where the caller has left, this reaches nobody; where the server leaves, gRPC would say nothing.
                 await _abort(context, grpc.StatusCode.CANCELLED, "the server has ended the stream")
+            except grpc.aio.BaseError:  # the connection broke, which is gRPC's to deal with
+                raise
+            except Exception:
+                log.exception("call failed", method=_short(full_method))
+                await _abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
             finally:
                 self._streams.discard(stream)
 

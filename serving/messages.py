@@ -20,7 +20,7 @@ StreamBehavior = Callable[[Any, Context], AsyncGenerator[Any, None]]
 Parse = Callable[[bytes], Any]
 
 
-def read_one(parse: Parse, behavior: Behavior) -> Behavior:
+def with_message(parse: Parse, behavior: Behavior) -> Behavior:
     """`behavior`, given the message of a call."""
 
     async def answer(_: Messages, context: Context) -> Any:
@@ -30,7 +30,7 @@ def read_one(parse: Parse, behavior: Behavior) -> Behavior:
     return answer
 
 
-def read_one_first(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
+def stream_with_message(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
     """As above, of an answer that is a stream."""
 
     async def answer(_: Messages, context: Context) -> AsyncGenerator[Any, None]:
@@ -42,7 +42,7 @@ def read_one_first(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
     return answer
 
 
-def read_all(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
+def stream_with_messages(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
     """`behavior`, given the messages of a call as they come."""
 
     def answer(messages: Messages, context: Context) -> AsyncGenerator[Any, None]:

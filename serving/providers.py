@@ -23,7 +23,7 @@ class Execution:
         options: For the execution provider.
         rounds: Whether values are rounded to bfloat16 on the way: answers then differ from float32's by design.
         batch_sizes: The only sizes of batches that it is given, in order, where a new size costs it a new plan;
-            batches between them are padded. None if any size will do.
+            batches between them are padded. Empty where any size will do.
     """
 
     name: str
@@ -34,8 +34,6 @@ class Execution:
 
     def padded(self, images: int) -> int:
         """How large a batch of so many images is made: the next size, or a multiple of the largest."""
-        if not self.batch_sizes:
-            return images
         largest = self.batch_sizes[-1]
         return next((size for size in self.batch_sizes if size >= images), -(-images // largest) * largest)
 

@@ -73,10 +73,6 @@ class Health(health_pb2_grpc.HealthServicer):
             if not self._leaving:
                 self._change({service: status})
 
-    def report_serving(self, service: str) -> None:
-        """Say that calls to a service should be sent."""
-        self.set(service, SERVING)
-
     def enter_graceful_shutdown(self) -> None:
         """Say NOT_SERVING for good, to those who watch as well; of the liveness SERVING still."""
         with self._lock:
@@ -85,7 +81,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def is_ready(self) -> bool:
         """Whether calls should be sent to the server."""
-        return not self._leaving
+        return self._statuses[""] == SERVING
 
     def _change(self, statuses: dict[str, Status]) -> None:
         self._statuses |= statuses

@@ -6,6 +6,7 @@ the same, which is seen by asking again and again: network volumes tell nobody w
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -96,7 +97,7 @@ def scan(models: Path, before: Contents | None = None, finished: str = "") -> Co
     for (name, number), found in sorted(files.items()):
         bundle = Bundle(name, number, models / name / str(number), frozenset(found))
         is_settled = before is None or name == finished or _holds(before, bundle)
-        bundles.setdefault(name, {})[number] = Bundle(name, number, bundle.folder, bundle.files, is_settled)
+        bundles.setdefault(name, {})[number] = dataclasses.replace(bundle, is_settled=is_settled)
     return Contents(bundles, labels)
 
 

@@ -14,7 +14,7 @@ from operator import itemgetter
 import structlog
 
 from serving.admission import Admission
-from serving.errors import BundleRefused, LoadRefused, Overloaded, SettingsError, UnknownModel
+from serving.errors import BundleRefused, LoadRefused, SettingsError, TooManyChanges, UnknownModel
 from serving.inference import InferenceThreads
 from serving.lineage import Lineage
 from serving.metrics import Metrics
@@ -104,7 +104,7 @@ class Rollout:
             UnknownModel: The folder has no such model.
             LoadRefused: A bundle was refused, or the folder cannot be read; what was live still is.
             ShuttingDown: `stop` was called.
-            Overloaded: Other changes wait already.
+            TooManyChanges: Other changes wait already.
         """
         with self._change_by_call():
             try:
@@ -124,7 +124,7 @@ class Rollout:
 
         Raises:
             UnknownModel: It is not served.
-            Overloaded: Other changes wait already.
+            TooManyChanges: Other changes wait already.
         """
         with self._change_by_call():
             if name not in self._served():
@@ -169,7 +169,7 @@ class Rollout:
     @contextmanager
     def _change_by_call(self) -> Iterator[None]:
         if not self._requests.acquire(blocking=False):
-            raise Overloaded("other models are being loaded or unloaded; try again later", RETRY_SECONDS)
+            raise TooManyChanges("other models are being loaded or unloaded; try again later", RETRY_SECONDS)
         try:
             with self._lock:
                 yield

@@ -28,7 +28,7 @@ from serving.open_inference.servicer import OpenInferenceServicer
 from serving.ports import address_of, port_taken
 from serving.priority import cores_to_bind
 from serving.providers import require_provider
-from serving.readiness import Health
+from serving.readiness import SERVING, Health
 from serving.rollout import Rollout
 from serving.security.connections import connection_options
 from serving.security.credentials import Credentials
@@ -45,6 +45,9 @@ MODEL_CONTROL_SERVICE = model_control_pb2.DESCRIPTOR.services_by_name["ModelCont
 
 FLUSH_SECONDS = 0.5
 """How long those who watch the health have to hear that it is over, before their streams are ended."""
+
+LAST_REPLIES_SECONDS = 0.5
+"""How long the last replies have to leave, before connections that stay open are ended."""
 
 SIGNAL_SECONDS = 0.5
 """How long a signal may go unnoticed."""
@@ -144,6 +147,7 @@ class Server:
         delay_seconds = self.settings.drain_delay_seconds
         log.info("draining", drain_delay_seconds=delay_seconds, grace_seconds=self.settings.grace_seconds)
         self._health.enter_graceful_shutdown()
+        self._rollout.stop()
         self._watcher.stop()
         time.sleep(delay_seconds)  # calls are taken meanwhile: who sends them has yet to hear
         self._calls.run(self._end_calls())
@@ -215,7 +219,7 @@ class Server:
         is_answering = True
         while is_answering and not stopped.done():
             is_answering = self._interceptor.is_answering()
-            await asyncio.wait([stopped], timeout=FLUSH_SECONDS)  # the last replies leave meanwhile
+            await asyncio.wait([stopped], timeout=LAST_REPLIES_SECONDS)
         await self._grpc.stop(None)
         await stopped
 
@@ -225,5 +229,5 @@ class Server:
 
     def _report_serving(self) -> None:
         for service in ("", SERVICE, OPEN_INFERENCE_SERVICE):  # the empty name stands for the server as a whole
-            self._health.report_serving(service)
+            self._health.set(service, SERVING)
         self._rollout.report_to(ModelHealth(self._health).report)

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
-from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
-from export.manifest import explain
-from machine.config_file import ConfigFileError
+from machine.settings import UnusableSettings, resolve
 from serving.errors import SettingsError
 from serving.security.settings import SecuritySettings
 
@@ -76,7 +74,7 @@ class ServerSettings(SecuritySettings):
     has its cores to itself, slower where it has not. It takes as many threads as cores that it may run on."""
     workers: int | None = Field(None, ge=1, le=256)
     """Processes that serve, all on the same port, on Linux; by default one for every 4 inference threads, at least
-    one, and just one with model_control or bind_threads. The limits below hold for each."""
+    one, and just one with model_control or bind_threads. Every limit holds for each of them."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
     max_call_bytes: int = Field(32 * 2**20, ge=2**10, le=2**31 - 1)
@@ -149,13 +147,9 @@ def read_settings(arguments: list[str]) -> ServerSettings:
         SettingsError: A setting is unknown or has no usable value; the message names all of them.
     """
     try:
-        return ServerSettings(_cli_parse_args=arguments)
-    except ValidationError as error:
-        raise SettingsError(explain(error)) from error
-    except ConfigFileError as error:
+        return resolve(ServerSettings, arguments)
+    except UnusableSettings as error:
         raise SettingsError(str(error)) from error
-    except UnknownFlag as error:
-        raise SettingsError(f"{error}; see python -m serving --help") from error
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,6 @@ class Watcher:
     def stop(self) -> None:
         """Begin nothing new."""
         self._stopped.set()
-        self._rollout.stop()
 
     def join(self) -> None:
         """Wait until what is under way is done."""

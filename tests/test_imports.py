@@ -19,7 +19,7 @@ ALLOWED = {
     "imaging": set(),
     "machine": set(),
     "training": {"imaging", "machine"},
-    "export": {"training"},
+    "export": {"training", "machine"},
     "serving": {"protos", "export.manifest", "imaging", "machine"},
     "explorer": {"serving.client", "protos", "export.manifest", "imaging", "machine"},
 }

@@ -38,8 +38,8 @@ class MovingAverage:
 
     def state(self) -> dict[str, Tensor]:
         """All that the next step depends on."""
-        weights = {f"module.{name}": value for name, value in self.network.state_dict().items()}
-        return {"n_averaged": torch.tensor(self.steps)} | weights
+        weights = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        return {"steps": torch.tensor(self.steps)} | weights
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take up what `state` gave.
@@ -48,9 +48,9 @@ class MovingAverage:
             KeyError: It is no such state.
             RuntimeError: It is that of another network.
         """
-        self.steps = int(state["n_averaged"])
+        self.steps = int(state["steps"])
         self.network.load_state_dict(
-            {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+            {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
         )
 
 

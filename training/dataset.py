@@ -20,11 +20,13 @@ from training.errors import DataError
 SPLIT_SEED = 20170101
 """Seed of all splits: the same for every run, so that all runs are judged on the same images."""
 MOST_SET_ASIDE_PER_CLASS = 500
+"""Images, where a tenth of the class would be more."""
 LEAST_TO_SPLIT = 10
 """A class needs that many images for a tenth of it to be set aside."""
 MOST_PROBLEMS_SHOWN = 20
 MOST_SAMPLED = 10_000
 PLAIN_SAMPLE, PLAIN_DEVIATION, PLAIN_SHARE = 2000, 20.0, 0.9
+"""Of so many images, the border must vary by less than so many of 256 levels, in so large a share of them."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -16,14 +15,15 @@ from training.architectures import ARCHITECTURES
 from training.command import COMMAND_CONFIG, TrainingCommand, run_command
 from training.dataset import Dataset, is_on_plain_ground
 from training.device import describe_device
-from training.errors import DivergenceError, RunError
-from training.launch import Job, jobs_of
-from training.progress import Progress, summary_table
+from training.errors import RunError
+from training.launch import jobs_of, require_all
+from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
 from training.report import write_report
 from training.run import SETTINGS_FILE, Run
 from training.sources import load_dataset
+from training.summary import summary_table
 
 OVERRIDES = ("members", "epochs", "batch_images", "flip", "strokes")
 """Fields of a recipe that the command line may change, beside its architectures."""
@@ -113,23 +113,6 @@ def fit(settings: FitSettings, console: Console) -> None:
     console.print(summary_table(run.finish(dataset)))
     console.print(f"Report: {write_report(run, dataset)}", soft_wrap=True, highlight=False)
     console.print(f"Export it with: python -m export {run.folder} --name NAME --models models", soft_wrap=True)
-
-
-def require_all(titles: Mapping[Job, str], diverged: Mapping[Job, str]) -> None:
-    """Make sure that no ensemble comes out that lacks a member.
-
-    Raises:
-        DivergenceError: Some members diverged.
-    """
-    if not diverged:
-        return
-    reasons = "".join(f"\n  - {titles[job]}: {reason}" for job, reason in diverged.items())
-    folders = sorted({shlex.quote(str(job.run)) for job in diverged})
-    commands = "".join(f"\n  python -m training.fit --resume {folder} --reseed" for folder in folders)
-    raise DivergenceError(
-        f"an ensemble needs all of its members, and these were stopped:{reasons}\n"
-        f"To train them again from new seeds:{commands}"
-    )
 
 
 def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:

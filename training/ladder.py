@@ -19,8 +19,7 @@ from training.dataset import Dataset
 from training.errors import RunError
 from training.evaluation import Figures
 from training.files import write_text_whole
-from training.fit import require_all
-from training.launch import jobs_of
+from training.launch import jobs_of, require_all
 from training.member import read_metrics
 from training.plots import Measured, plot_ladder
 from training.progress import Progress

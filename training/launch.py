@@ -7,9 +7,10 @@ process trains it, in what order, or beside what.
 from __future__ import annotations
 
 import multiprocessing
+import shlex
 import signal
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -208,3 +209,20 @@ def _require_good_end(job: Job, process: SpawnProcess) -> None:
             f"{': it was killed, perhaps for want of memory' if process.exitcode < 0 else ''}. "
             f"Continue with: python -m training.fit --resume {job.run}"
         )
+
+
+def require_all(titles: Mapping[Job, str], diverged: Mapping[Job, str]) -> None:
+    """Make sure that no ensemble comes out that lacks a member.
+
+    Raises:
+        DivergenceError: Some members diverged.
+    """
+    if not diverged:
+        return
+    reasons = "".join(f"\n  - {titles[job]}: {reason}" for job, reason in diverged.items())
+    folders = sorted({shlex.quote(str(job.run)) for job in diverged})
+    commands = "".join(f"\n  python -m training.fit --resume {folder} --reseed" for folder in folders)
+    raise DivergenceError(
+        f"an ensemble needs all of its members, and these were stopped:{reasons}\n"
+        f"To train them again from new seeds:{commands}"
+    )

@@ -24,7 +24,7 @@ from training.checkpoint import save_checkpoint
 from training.dataset import Dataset, Images
 from training.device import steps_between_looks
 from training.errors import DivergenceError, RecipeError, RunError
-from training.evaluation import measure, predict
+from training.evaluation import Figures, measure, predict
 from training.files import write_text_whole
 from training.learner import Learner, Plan, Tally, train_step
 from training.recipe import Recipe
@@ -134,7 +134,12 @@ def _train_to_checkpoint(plan: Plan, dataset: Dataset, folder: Path, observer: O
 
 
 def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> EpochMetrics:
-    """One pass over the training images and a look at the held-out ones; both lie on the learner's device."""
+    """One pass over the training images and a look at the held-out ones; both lie on the learner's device.
+
+    Raises:
+        DivergenceError: The loss or the weights stopped being numbers.
+        RecipeError: There are fewer training images than a batch has.
+    """
     started = time.perf_counter()
     recipe = learner.plan.recipe
     steps = steps_an_epoch(dataset.train, recipe)
@@ -154,10 +159,7 @@ def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> Epoch
             )
         observer.step(done, recipe.epochs * steps)
     learner.epochs_done += 1
-    predicted = predict(learner.average.network, dataset.held_out)
-    if not predicted.isfinite().all():  # the epoch's last step was the one too many
-        raise DivergenceError(f"the weights stopped being numbers in epoch {learner.epochs_done}")
-    held_out = measure(predicted, dataset.held_out.labels.cpu())
+    held_out = evaluate(learner, dataset.held_out)
     return EpochMetrics(
         epoch=learner.epochs_done,
         learning_rate=rate,
@@ -167,6 +169,18 @@ def train_epoch(learner: Learner, dataset: Dataset, observer: Observer) -> Epoch
         held_out_nll=held_out.nll,
         seconds=time.perf_counter() - started,
     )
+
+
+def evaluate(learner: Learner, images: Images) -> Figures:
+    """What the average of the weights so far makes of images that lie on the learner's device.
+
+    Raises:
+        DivergenceError: The weights stopped being numbers.
+    """
+    predicted = predict(learner.average.network, images)
+    if not predicted.isfinite().all():  # the epoch's last step was the one too many
+        raise DivergenceError(f"the weights stopped being numbers in epoch {learner.epochs_done}")
+    return measure(predicted, images.labels.cpu())
 
 
 def steps_an_epoch(images: Images, recipe: Recipe) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 import shutil
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from pydantic import BaseModel, Field, ValidationError
@@ -24,10 +24,10 @@ from training.errors import RunError
 from training.files import UNFINISHED, write_text_whole
 from training.learner import Plan
 from training.member import CHECKPOINT_FILE, DIVERGED_FILE, bytes_on_disk, require_trainable
+from training.precision import Precision
 from training.recipe import Recipe
 from training.summary import Predictions, Summary, summarize
 
-Precision = Literal["float32", "bfloat16"]
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.safetensors"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.manifest import explain
+from machine.settings import explain
 from serving.channel import Credentials
 from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
 from serving.client.explanation import ALL_CLASSES, explain_verdict
@@ -122,7 +122,7 @@ def classify(settings: ClientSettings) -> Result:
             version=settings.version,
             label=settings.label,
             top_classes=ALL_CLASSES if settings.explain else 2,
-            members=True,
+            members=settings.explain,
         )
 
 
@@ -152,8 +152,7 @@ def _bar(share: float) -> str:
 
 
 def _agreement(found: Classification) -> str:
-    members = 0 if found.members is None else len(found.members)
-    return f"{round(found.agreement * members)} of {members}"
+    return f"{round(found.agreement * found.members_run)} of {found.members_run}"
 
 
 def _timing_line(result: Result) -> str:

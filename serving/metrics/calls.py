@@ -26,10 +26,12 @@ class CallMetrics:
             "by gRPC itself: too large, or left before their message came.",
             ("method",),
         )
-        self.in_flight = Gauge("consort_in_flight_calls", "Calls in progress.", ("method",), registry=registry)
+        self.in_flight = Gauge(
+            "consort_in_flight_calls", "Unary calls in progress.", ("method",), registry=registry
+        )
         self.seconds = Histogram(
             "consort_call_seconds",
-            "Time from a call's arrival to its answer, by method and gRPC status code.",
+            "Time from a unary call's arrival to its answer, by method and gRPC status code.",
             ("method", "code"),
             buckets=SECONDS,
             registry=registry,

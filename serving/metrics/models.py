@@ -27,7 +27,7 @@ STAGES = ("decode", "queue", "inference", "total")
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a call's time went inside the server, from its arrival until its reply is ready, in seconds."""
+    """Where a call's time went inside the server, from its message, parsed, to its reply, ready, in seconds."""
 
     decode_seconds: float
     queue_seconds: float

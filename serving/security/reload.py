@@ -56,7 +56,7 @@ class ReloadedFiles(Generic[Loaded]):
             self.current = self._load(_contents(found))
         except CredentialsRefused as error:
             self._refused.inc()
-            log.error("credentials refused, the old ones go on", kind=self._kind, reason=str(error))  # noqa: TRY400
+            log.error("credentials refused, the old ones go on", kind=self._kind, reason=str(error))  # noqa: TRY400  the reason says all
         else:
             self._loaded.inc()
             log.info("credentials loaded", kind=self._kind, files=[str(path) for path in self._paths])

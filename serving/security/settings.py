@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from machine.config_file import ConfiguredSettings
+from machine.settings import ConfiguredSettings
 
 
 class SecuritySettings(ConfiguredSettings):

@@ -9,9 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from serving.admission import Admission
-from serving.interceptor import CallInterceptor
+from serving.errors import UnknownService
+from serving.interceptor import INTERNAL_MESSAGE, CallInterceptor
 from serving.metrics import Metrics
 from tests.coroutines import run
 
@@ -27,12 +29,23 @@ async def tell_and_wait(_request: object, _context: object) -> AsyncGenerator[st
     await asyncio.Event().wait()
 
 
+def fail_with(error: Exception) -> Any:
+    """A stream that ends with an error."""
+
+    async def fail(_request: object, _context: object) -> AsyncGenerator[str, None]:
+        yield "told"
+        raise error
+
+    return fail
+
+
 class Stream:
     """A stream's context, and what came of it."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
         self.code: grpc.StatusCode | None = None
+        self.message = ""
 
     async def read(self) -> bytes:
         return b""
@@ -40,8 +53,8 @@ class Stream:
     async def write(self, reply: object) -> None:
         self.told.append(reply)
 
-    async def abort(self, code: grpc.StatusCode, _message: str) -> None:
-        self.code = code
+    async def abort(self, code: grpc.StatusCode, message: str) -> None:
+        self.code, self.message = code, message
         raise grpc.aio.AbortError
 
 
@@ -80,3 +93,36 @@ def test_a_stream_that_is_open_is_ended_with_a_status() -> None:
         return stream
 
     assert run(end()).code is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            UnknownService("no service 'x' has a health here"),
+            grpc.StatusCode.NOT_FOUND,
+            "no service 'x' has a health here",
+        ),
+        (RuntimeError("a secret of the inside"), grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE),
+    ],
+)
+def test_a_stream_that_fails_ends_as_a_call_does(error: Exception, code: grpc.StatusCode, message: str) -> None:
+    async def fail() -> Stream:
+        interceptor, stream = CallInterceptor(Metrics().calls, Admission(1)), Stream()
+        with pytest.raises(grpc.aio.AbortError), capture_logs():
+            await answer(interceptor, fail_with(error), stream)
+        return stream
+
+    stream = run(fail())
+    assert (stream.told, stream.code, stream.message) == (["told"], code, message)
+
+
+def test_a_connection_that_breaks_under_a_stream_is_no_failure_of_ours() -> None:
+    async def lose() -> Stream:
+        interceptor, stream = CallInterceptor(Metrics().calls, Admission(1)), Stream()
+        with pytest.raises(grpc.aio.InternalError), capture_logs() as logged:
+            await answer(interceptor, fail_with(grpc.aio.InternalError()), stream)
+        assert logged == []
+        return stream
+
+    assert run(lose()).code is None

@@ -298,7 +298,7 @@ class Timing(_message.Message):
     inference_seconds: _builtins.float
     """Running all members and averaging them, in seconds, for the batch that the images ran in."""
     total_seconds: _builtins.float
-    """From the request's arrival to its reply being ready, in seconds."""
+    """From when the request was parsed to its reply being ready, in seconds."""
     def __init__(
         self,
         *,
