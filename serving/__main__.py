@@ -19,6 +19,7 @@ from serving.supervisor import Supervisor, count_workers
 if TYPE_CHECKING:
     from serving.server import Server
 
+EXIT_FAILED = 1
 EXIT_STARTUP_FAILED = 3
 
 
@@ -43,10 +44,10 @@ def main(arguments: list[str]) -> int:
         with suppress(OSError):  # a log on a full disk
             print(f"{type(error).__name__}: {message}", file=sys.stderr)
         return EXIT_STARTUP_FAILED
-    server.serve()
+    is_well = server.serve()
     server.drain()
     server.stop()
-    return 0
+    return 0 if is_well else EXIT_FAILED
 
 
 def make_server(settings: ServerSettings) -> Server | Supervisor:

@@ -46,6 +46,7 @@ def configure_logs(log_format: Literal["auto", "json", "text"], level: str, work
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, stream)),
     )
+    logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
 
 
 def _name_worker(
@@ -58,6 +59,17 @@ def _count_lost(
     stream: _StandardError, _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     return {**event, "lines_lost": stream.lines_lost} if stream.lines_lost else event
+
+
+class _FromLibraries(logging.Handler):
+    """What libraries have to say, such as that no collector of traces answers, as events of our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log it. gRPC has a traceback for every metadata that is not UTF-8, which callers may send at will."""
+        if record.msg != "Invalid encoding on %s":
+            structlog.get_logger().log(
+                record.levelno, "library", name=record.name, message=record.getMessage(), exc_info=record.exc_info
+            )
 
 
 class _StandardError:

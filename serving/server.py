@@ -7,7 +7,6 @@ import threading
 import time
 from typing import Any
 
-import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
@@ -18,6 +17,7 @@ from protos.consort.v1 import classifier_pb2, classifier_pb2_grpc, model_control
 from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.access_log import open_access_log
 from serving.admission import Admission
+from serving.call_server import CallServer, Services
 from serving.control import ModelControl, ModelControlServicer
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
@@ -34,7 +34,6 @@ from serving.security.connections import connection_options
 from serving.security.credentials import Credentials
 from serving.security.metrics_port import MetricsServer
 from serving.servicer import ClassifierServicer
-from serving.services import Services
 from serving.settings import ServerSettings
 from serving.tracing import open_tracing
 from serving.watcher import Watcher
@@ -69,6 +68,7 @@ class Server:
         self._metrics = Metrics()
         self._metrics_server: MetricsServer | None = None
         self._asked_to_stop = threading.Event()
+        self._has_failed = False
 
     def start(self) -> None:
         """Load and prove all models, open both ports, report SERVING.
@@ -132,11 +132,16 @@ class Server:
         """What a call means that names no model, once all are loaded."""
         return self._rollout.models.default_name
 
-    def serve(self) -> None:
-        """Wait until `request_stop` is called, from a signal handler or another thread."""
+    def serve(self) -> bool:
+        """Wait until `request_stop` is called, from a signal handler or another thread.
+
+        Returns:
+            Whether all was well until then; if not, gRPC takes no more calls.
+        """
         # A signal that the system hands to another thread does not wake this one, which has to run its handler.
         while not self._asked_to_stop.wait(SIGNAL_SECONDS):
             pass
+        return not self._has_failed
 
     def request_stop(self) -> None:
         """Let `serve` return."""
@@ -164,7 +169,7 @@ class Server:
             tracing.close()
         log.info("stopped")
 
-    async def _build_grpc(self) -> grpc.aio.Server:
+    async def _build_grpc(self) -> CallServer:
         settings = self.settings
         services: Any = Services()  # what follows takes it for a server
         models, control = self._rollout.models, ModelControl(self._rollout, settings)
@@ -182,8 +187,8 @@ class Server:
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(  # type: ignore[no-untyped-call]
                 reflection.aio.ReflectionServicer(names), services
             )
-        return grpc.aio.server(
-            handlers=services.handlers,
+        return CallServer(
+            services.methods,
             interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 # A second server on the same port must fail, not share its calls; workers are one server.
@@ -209,7 +214,17 @@ class Server:
     async def _open_grpc(self, address: str) -> int:
         port = self._credentials.add_port(self._grpc, address)
         await self._grpc.start()
+        self._watch = asyncio.create_task(self._watch_grpc())
         return port
+
+    async def _watch_grpc(self) -> None:
+        """Stop when gRPC takes no more calls: whoever watches over the process starts another."""
+        try:
+            await self._grpc.wait_for_termination()
+        except Exception:  # what ended its task, whatever that is
+            self._has_failed = True
+            log.exception("no more calls are taken")
+            self.request_stop()
 
     async def _end_calls(self) -> None:
         """Let calls end within the grace, then streams and connections that do not end by themselves."""

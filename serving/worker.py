@@ -18,6 +18,7 @@ from serving.merging import take_snapshot
 from serving.server import Server
 from serving.settings import ServerSettings
 
+EXIT_FAILED = 1
 EXIT_NOT_STARTED = 3
 
 
@@ -32,10 +33,10 @@ def main(descriptor: int) -> int:
     except GONE:
         return EXIT_NOT_STARTED
     threading.Thread(target=_tell, args=(server, line), name="tell", daemon=True).start()
-    server.serve()
+    is_well = server.serve()
     server.drain()
     server.stop()
-    return 0
+    return 0 if is_well else EXIT_FAILED
 
 
 def _start(line: Connection) -> Server:

@@ -17,7 +17,7 @@ from h2.exceptions import ProtocolError
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 TIMEOUT_SECONDS = 60.0
-Headers = tuple[tuple[str, str], ...]
+Headers = tuple[tuple[str, str | bytes], ...]
 
 
 class Peer:
@@ -38,7 +38,7 @@ class Peer:
     ) -> None:
         self.socket.close()
 
-    def begin(self, method: str, more: Headers = ()) -> int:
+    def begin(self, method: str | bytes, more: Headers = ()) -> int:
         """Send the head of a call; gives its stream."""
         stream = self.http.get_next_available_stream_id()
         head = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "server"))
@@ -167,12 +167,23 @@ def two_messages_or_none(target: str, random: Random, method: str, message: byte
         return peer.code()
 
 
+def odd_head(target: str, random: Random, method: str, message: bytes) -> int | None:
+    """A call whose path or metadata are any bytes at all; gives its code."""
+    path: str | bytes = method
+    if random.random() < 0.5:
+        path = random.choice((b"/", method.encode(), b"/a/b/")) + random.randbytes(random.randint(1, 20))
+    name = random.choice(("x-request-id", "authorization", "traceparent", "other"))
+    with Peer(target) as peer:
+        peer.send(peer.begin(path, ((name, random.randbytes(random.randrange(20))),)), message[:8000])
+        return peer.code()
+
+
 NAMELESS: tuple[Callable[[str, Random], None], ...] = (garbage, bad_frames)
 """Peers that ask nothing."""
 LEAVING: tuple[Callable[[str, Random, str, bytes], None], ...] = (disconnect, cancel, never_read)
 """Peers that wait for no answer."""
 WAITING: tuple[Callable[[str, Random, str, bytes], int | None], ...] = (
-    *(too_late, bad_compression, two_messages_or_none),
+    *(too_late, bad_compression, two_messages_or_none, odd_head),
 )
 """Peers that want to know what they are answered."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import grpc
 import structlog
@@ -42,16 +43,16 @@ class Credentials:
         tokens = self._tokens
         return [TokenInterceptor(lambda: tokens.current, self._metrics)] if tokens else []
 
-    def add_port(self, server: grpc.aio.Server, address: str) -> int:
-        """Open a gRPC port, and give its number.
+    def add_port(self, server: Any, address: str) -> int:
+        """Open a port of a gRPC server, and give its number.
 
         Raises:
             RuntimeError: It cannot be listened on.
         """
         if not self._certificate:
-            return server.add_insecure_port(address)
+            return int(server.add_insecure_port(address))
         asks = self._settings.tls_client_ca is not None
-        return server.add_secure_port(address, grpc_credentials(self._current_certificate, asks))
+        return int(server.add_secure_port(address, grpc_credentials(self._current_certificate, asks)))
 
     def open_metrics(self, host: str, port: int, registry: CollectorRegistry) -> MetricsServer:
         """Open the metrics port under the same certificate and tokens.

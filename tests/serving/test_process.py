@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from benchmarks.fuzzing.peers import Peer
 from serving.client import CallError, Client
 from serving.logs import MAX_LINES
 from tests.bundles import write_bundle
@@ -81,6 +83,25 @@ def test_logs_are_json_and_begin_with_the_resolved_settings(models: Path) -> Non
     assert all(re.match(r"\d{4}-\d\d-\d\dT.*Z", event["timestamp"]) for event in events)
 
 
+def test_what_libraries_log_is_json_too_and_callers_cannot_fill_the_log_with_it(models: Path) -> None:
+    """GRPC would log a traceback for each of these calls."""
+    with serving("--models", str(models)) as (process, event):
+        for _ in range(3):
+            with Peer(f"127.0.0.1:{event['grpc_port']}") as peer:
+                peer.send(peer.begin("/consort.v1.Classifier/Classify", (("other", b"\xff"),)), b"junk")
+                assert peer.code() == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        process.terminate()
+        assert process.stderr is not None
+        assert [json.loads(line)["event"] for line in process.stderr] == ["draining", "stopped"]
+    code = (
+        "import logging; from serving.logs import configure_logs; configure_logs('json', 'info'); "
+        "logging.getLogger('other').error('%s is %d', 'it', 7)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = json.loads(result.stderr)
+    assert (told["name"], told["message"], told["level"]) == ("other", "it is 7", "error")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_calls_in_progress_finish(models: Path, number: signal.Signals) -> None:
     with serving("--models", str(models)) as (process, event), ThreadPoolExecutor(1) as caller:
@@ -111,6 +132,20 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
             answer.result(60)
         assert process.wait(60) == 0
         assert time.monotonic() - started < 1 + 2 * quarter_seconds
+
+
+def test_a_server_that_takes_no_more_calls_ends_so_that_another_is_started(models: Path) -> None:
+    code = (
+        "import sys; from serving import __main__ as command, call_server\n"
+        "async def fail(*_): raise RuntimeError('gRPC is broken')\n"
+        "call_server._Core._request_registered_call = fail; sys.exit(command.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *SERVE[3:], "--models", str(models)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode == 1
+    events = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    assert "no more calls are taken" in [event["event"] for event in events if event["level"] == "error"]
+    assert "gRPC is broken" in result.stderr
 
 
 def test_a_log_that_nobody_reads_holds_up_no_call(models: Path) -> None:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from benchmarks.fuzz_requests import CODE_NAMES, DOCUMENTED, Attack, call, table, undocumented
 from benchmarks.fuzzing.images import image_file
 from benchmarks.fuzzing.messages import METHODS, MessageFuzzer, Vocabulary
-from benchmarks.fuzzing.peers import LEAVING, NAMELESS, WAITING
+from benchmarks.fuzzing.peers import LEAVING, NAMELESS, WAITING, Peer
 from imaging.files import ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
+from serving.call_server import AT_ONCE
 from serving.client import Client
 from tests.imaging.test_files import encode, gradient
 
@@ -91,6 +92,7 @@ def test_peers_that_leave_in_the_middle(client: Client, peer: type) -> None:
         ("too_late", {"DEADLINE_EXCEEDED", "INVALID_ARGUMENT"}),
         ("bad_compression", {"INTERNAL", "INVALID_ARGUMENT"}),
         ("two_messages_or_none", {"UNIMPLEMENTED", "INVALID_ARGUMENT"}),
+        ("odd_head", {"UNIMPLEMENTED", "INVALID_ARGUMENT"}),
     ],
 )
 def test_peers_that_ask_what_cannot_be(client: Client, peer: str, codes: set[str]) -> None:
@@ -98,6 +100,15 @@ def test_peers_that_ask_what_cannot_be(client: Client, peer: str, codes: set[str
     (sends,) = [one for one in WAITING if one.__name__ == peer]
     found = {sends(client.target, seeded(seed), CLASSIFY, b"junk") for seed in range(10)}
     assert {CODE_NAMES[code] for code in found if code is not None} <= codes
+
+
+@pytest.mark.parametrize("path", [b"/\xff", b"/consort.v1.Classifier/\xc3(", b"/a/b"])
+def test_a_path_may_be_any_bytes(client: Client, path: bytes) -> None:
+    """Where gRPC's own code takes calls in, one that is no UTF-8 ends the server for everybody."""
+    for _ in range(AT_ONCE + 1):
+        with Peer(client.target) as peer:
+            peer.begin(path)
+            assert CODE_NAMES[peer.code() or 0] == "UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize(("method", "stream"), [(CLASSIFY, False), ("/grpc.health.v1.Health/Watch", True)])
