@@ -21,6 +21,10 @@ from serving.refusals import Refusal
 from serving.settings import ServerSettings
 from serving.verdict import Verdict
 
+MOST_DIMENSIONS = 8
+"""Of a shape that came; what lies beyond is not looked at."""
+LABEL_BYTES = 100
+"""To encode a class with its label takes as long as to encode so many bytes of numbers, about."""
 ELEMENT_DTYPES: dict[int, np.dtype[Any]] = {
     pb.ELEMENT_TYPE_UINT8: np.dtype(np.uint8),
     pb.ELEMENT_TYPE_FLOAT32: np.dtype("<f4"),
@@ -57,7 +61,7 @@ def decode_raw(raw: pb.RawImages, expected: Input, max_images: int) -> Pixels:
     Raises:
         InvalidRequest: Shape, type, length or values are not what the model takes.
     """
-    shape, pixels = tuple(raw.shape), raw.pixels
+    shape, pixels = tuple(raw.shape[:MOST_DIMENSIONS]), raw.pixels
     if len(shape) != 4 or shape[1:] != expected.shape:
         raise InvalidRequest(
             f"raw pixels have shape {format_shape(shape)}, expected (images)x{format_shape(expected.shape)}"
@@ -92,6 +96,18 @@ def decode_effort(max_members: int, early_stop: bool, manifest: Manifest) -> Eff
     if max_members > members:
         raise InvalidRequest(f"max_members is {max_members}, expected at most {members}, or 0 for all")
     return Effort(max_members or members, early_stop)
+
+
+def count_answer(request: pb.ClassifyRequest, verdict: Verdict) -> int:
+    """How many bytes are to be encoded, about."""
+    members = verdict.members.nbytes if request.return_members else 0
+    return int(verdict.probabilities.nbytes + members) + count_labels(verdict, max(request.top_classes, 1))
+
+
+def count_labels(verdict: Verdict, top_classes: int) -> int:
+    """How many bytes the top classes of all images are worth, with their labels."""
+    images, classes = verdict.probabilities.shape
+    return int(images * min(top_classes, classes) * LABEL_BYTES)
 
 
 def encode_answer(request: pb.ClassifyRequest, manifest: Manifest, verdict: Verdict) -> pb.ClassifyResponse:

@@ -11,7 +11,7 @@ from export.manifest import Input
 from imaging.files import ImageError, fit_image, open_image
 from serving.ensemble import Pixels
 from serving.errors import InvalidRequest
-from serving.loop import aside
+from serving.loop import FILES, aside
 from serving.settings import ServerSettings
 
 
@@ -25,7 +25,7 @@ async def decode_files(files: Sequence[bytes], expected: Input, settings: Server
     decoder = _Decoder(expected, settings)
     for index, file in enumerate(files):
         try:
-            pixels[index] = await aside(decoder.decode, file)
+            pixels[index] = await aside(FILES, decoder.decode, file)
         except ImageError as error:
             raise InvalidRequest(f"image {index + 1} of {len(files)}: {error}") from error
         except InvalidRequest as error:

@@ -28,6 +28,9 @@ ServingError
 they go to callers, so they name nothing inside the server.
 """
 
+MAX_QUOTED = 100
+"""Longest quotation in a message, in characters."""
+
 
 class ServingError(Exception):
     """Root of all errors that serving raises on purpose."""
@@ -135,3 +138,8 @@ class CallerGone(RequestError):
     def __init__(self, message: str, *, ran: bool = False) -> None:
         super().__init__(message)
         self.ran = ran
+
+
+def quote(text: str) -> str:
+    """A caller's words, as a message to it repeats them: cut, since they may be as long as a request."""
+    return repr(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "...")

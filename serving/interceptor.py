@@ -30,6 +30,7 @@ from serving.messages import (
     Behavior,
     Messages,
     StreamBehavior,
+    bounded,
     stream_with_message,
     stream_with_messages,
     with_message,
@@ -50,6 +51,10 @@ STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
     CallerGone: grpc.StatusCode.CANCELLED,
 }
 """Subclasses take their nearest parent's status."""
+MOST_OTHERS = 8192
+"""Calls in progress that ask no model, most of them streams of those who watch the health; each takes 20 KB."""
+MAX_OTHER_BYTES = 2**16
+"""Largest message of a method that asks no model: none needs much, and some may be called by anybody."""
 MAX_MESSAGE = 500
 """Longest message to a caller, in characters."""
 NO_METHOD = "(none)"
@@ -63,8 +68,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the methods of every service on the server."""
 
     def __init__(self, metrics: CallMetrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
+        """Wrap all methods.
+
+        Args:
+            metrics: Where calls are counted.
+            admission: Of the methods that ask a model.
+            watchers: Are told of every call that has ended.
+        """
         self._metrics = metrics
         self._admission = admission
+        self._others = Admission(MOST_OTHERS)
         self._watch = CallWatch(watchers)
         self._wrapped: dict[str, Handler] = {}
         self._refusals: dict[str, Handler] = {}
@@ -93,12 +106,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.arrived.labels(NO_METHOD).inc()
                 return None
             self._wrapped[full_method] = self._wrap(full_method, handler)
-            if full_method in LIMITED_METHODS:
-                self._refusals[full_method] = self._refuse(full_method)
+            self._refusals[full_method] = self._refuse(full_method)
         self._metrics.arrived.labels(_short(full_method)).inc()
-        if full_method in self._refusals and self._admission.is_full():
+        if self._admission_of(full_method).is_full():
             return self._refusals[full_method]
         return self._wrapped[full_method]
+
+    def _admission_of(self, full_method: str) -> Admission:
+        return self._admission if full_method in LIMITED_METHODS else self._others
 
     def _wrap(self, full_method: str, handler: Any) -> Handler:  # whose type stubs know of threads alone
         """The same method, as one that takes a stream of messages.
@@ -107,10 +122,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         waits for one message, on asyncio, it never answers a call that ends without.
         """
         parse, serialize = handler.request_deserializer, handler.response_serializer
+        if full_method not in LIMITED_METHODS:
+            parse = bounded(parse, MAX_OTHER_BYTES)
         if handler.unary_unary:
-            behavior = with_message(parse, handler.unary_unary)
-            if full_method in LIMITED_METHODS:
-                behavior = self._limit(behavior)
+            behavior = self._limit(full_method, with_message(parse, handler.unary_unary))
             observed = self._observe(full_method, behavior)
             return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
@@ -120,19 +135,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         held = self._hold(full_method, replies)
         return grpc.stream_stream_rpc_method_handler(held, response_serializer=serialize)
 
-    def _limit(self, behavior: Behavior) -> Behavior:
+    def _limit(self, full_method: str, behavior: Behavior) -> Behavior:
         """`behavior`, in a place that a call was found to have."""
+        admission = self._admission_of(full_method)
 
         async def answer(messages: Messages, context: Context) -> Any:
             """Answer in that place."""
-            with self._admission:
+            with admission:
                 return await behavior(messages, context)
 
         return answer
 
     def _refuse(self, full_method: str) -> Handler:
         """What ends calls for which there is no place: made once, since they come when there is enough to do."""
-        method, error = _short(full_method), self._admission.refusal()
+        method, error = _short(full_method), self._admission_of(full_method).refusal()
         code, reason = status_code(type(error)), type(error).__name__
         refused = self._metrics.refused.labels(method, reason)
         seconds = self._metrics.seconds.labels(method, code.name)
@@ -202,9 +218,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             assert stream is not None  # noqa: S101  gRPC runs every call as a task
             self._streams.add(stream)
             try:
-                async with aclosing(behavior(messages, context)) as replies:
-                    async for reply in replies:
-                        await context.write(reply)
+                with self._others:
+                    async with aclosing(behavior(messages, context)) as replies:
+                        async for reply in replies:
+                            await context.write(reply)
             except RequestError as error:
                 await _abort(context, status_code(type(error)), str(error))
             except asyncio.CancelledError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import uvloop
@@ -19,9 +20,12 @@ P = ParamSpec("P")
 LONG_BYTES = 2**18
 """From how many bytes on decoding or encoding takes milliseconds, in which the loop could answer other calls."""
 
-HELPERS = ThreadPoolExecutor(available_cores(), thread_name_prefix="helper", initializer=stand_back)
-"""What takes long for a single call is done by as many threads as cores, and by no others: one that has decoded a
-large picture keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
+_helpers = partial(ThreadPoolExecutor, available_cores(), initializer=stand_back)
+FILES = _helpers(thread_name_prefix="files")
+"""Image files are decoded by as many threads as cores, and by no others: one that has decoded a large picture
+keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
+ARRAYS = _helpers(thread_name_prefix="arrays")
+"""What else takes long is not to wait for pictures."""
 
 
 class EventLoop:
@@ -43,11 +47,22 @@ class EventLoop:
         self.loop.close()
 
 
-async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do what takes long on another thread, and let the loop answer other calls meanwhile."""
-    return await asyncio.get_running_loop().run_in_executor(HELPERS, lambda: work(*args, **kwargs))
+async def aside(helpers: Executor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what takes long on another thread, and let the loop answer other calls meanwhile.
+
+    Where the call ends before a thread is free, nothing of it is kept until one is.
+    """
+    waiting = [partial(work, *args, **kwargs)]
+
+    def begin() -> T:
+        return waiting.pop()()
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(helpers, begin)
+    finally:
+        waiting.clear()
 
 
 async def aside_if_long(size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do work on so much on another thread, or at once where that is sooner done than another thread is woken."""
-    return work(*args, **kwargs) if size_bytes < LONG_BYTES else await aside(work, *args, **kwargs)
+    return work(*args, **kwargs) if size_bytes < LONG_BYTES else await aside(ARRAYS, work, *args, **kwargs)

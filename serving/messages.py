@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -11,6 +12,9 @@ from google.protobuf.message import DecodeError
 
 from serving.context import Context
 from serving.errors import InvalidRequest
+
+MESSAGE_SECONDS = 60.0
+"""How long the largest message may take to come."""
 
 Messages = AsyncIterator[bytes]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
@@ -25,7 +29,7 @@ def with_message(parse: Parse, behavior: Behavior) -> Behavior:
 
     async def answer(_: Messages, context: Context) -> Any:
         """Read, then answer."""
-        return await behavior(_message(parse, await context.read()), context)
+        return await behavior(await _read(parse, context), context)
 
     return answer
 
@@ -35,7 +39,7 @@ def stream_with_message(parse: Parse, behavior: StreamBehavior) -> StreamBehavio
 
     async def answer(_: Messages, context: Context) -> AsyncGenerator[Any, None]:
         """Read, then answer."""
-        async with aclosing(behavior(_message(parse, await context.read()), context)) as replies:
+        async with aclosing(behavior(await _read(parse, context), context)) as replies:
             async for reply in replies:
                 yield reply
 
@@ -50,6 +54,28 @@ def stream_with_messages(parse: Parse, behavior: StreamBehavior) -> StreamBehavi
         return behavior((_message(parse, message) async for message in messages), context)
 
     return answer
+
+
+def bounded(parse: Parse, most_bytes: int) -> Parse:
+    """`parse`, of so many bytes at most."""
+
+    def parse_if_short(came: bytes) -> Any:
+        """Refuse, or parse."""
+        if len(came) > most_bytes:
+            raise InvalidRequest(f"the request is {len(came)} bytes; this method takes {most_bytes} at most")
+        return parse(came)
+
+    return parse_if_short
+
+
+async def _read(parse: Parse, context: Context) -> Any:
+    """The message of a call, which may not keep the server waiting for ever."""
+    try:
+        async with asyncio.timeout(MESSAGE_SECONDS):
+            came = await context.read()
+    except TimeoutError as error:
+        raise InvalidRequest(f"no message came within {MESSAGE_SECONDS:g} seconds") from error
+    return _message(parse, came)
 
 
 def _message(parse: Parse, came: Any) -> Any:

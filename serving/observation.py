@@ -85,7 +85,9 @@ class CallWatch:
             return None
         began = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
-        request_id = str(metadata.get(REQUEST_ID, ""))[:MAX_REQUEST_ID] or uuid.uuid4().hex
+        request_id = str(metadata.get(REQUEST_ID, ""))[:MAX_REQUEST_ID]
+        if not (request_id and request_id.isascii() and request_id.isprintable()):  # gRPC could not send it back
+            request_id = uuid.uuid4().hex
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         trace_context = {name: str(metadata[name]) for name in TRACE_CONTEXT if name in metadata}
         record = CallRecord(method, request_id, trace_context, began)

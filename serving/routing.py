@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from serving.errors import InvalidRequest, UnknownModel
+from serving.errors import InvalidRequest, UnknownModel, quote
 from serving.labels import CANARY, STABLE
 from serving.models import Model
 
@@ -113,22 +113,24 @@ class Models:
 
     def _find_exactly(self, name: str, version: int, label: str) -> Model:
         if version and label:
-            raise InvalidRequest(f"the request names version {version} and label {label!r}, expected at most one")
+            raise InvalidRequest(
+                f"the request names version {version} and label {quote(label)}, expected at most one"
+            )
         versions = self._table.get(name)
         if versions is None:
             raise self._unknown(name)
         if label:
             if label not in versions.by_label:
                 labels = ", ".join(sorted(versions.by_label)) or "none"
-                raise UnknownModel(f"model {name!r} has no label {label!r}; there are {labels}")
+                raise UnknownModel(f"model {quote(name)} has no label {quote(label)}; there are {labels}")
             return versions.by_label[label]
         if version not in versions.by_number:
             served = ", ".join(map(str, sorted(versions.by_number)))
-            raise UnknownModel(f"model {name!r} has no version {version}; served are {served}")
+            raise UnknownModel(f"model {quote(name)} has no version {version}; served are {served}")
         return versions.by_number[version]
 
     def _unknown(self, name: str) -> UnknownModel:
-        return UnknownModel(f"no model {name!r} is served; there are {self._names()}")
+        return UnknownModel(f"no model {quote(name)} is served; there are {self._names()}")
 
     def _names(self) -> str:
         return ", ".join(sorted(self._table)) or "none"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.admission import Admission
-from serving.codec import decode_effort, decode_images, encode_answer, encode_model, encode_summary, encode_timing
+from serving.codec import (
+    count_answer,
+    decode_effort,
+    decode_images,
+    encode_answer,
+    encode_model,
+    encode_summary,
+    encode_timing,
+)
 from serving.context import Context
 from serving.loop import aside_if_long
 from serving.models import Model
@@ -31,7 +39,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
             effort = decode_effort(request.max_members, request.early_stop, model.manifest)
             answer = await call.ask(model, pixels, effort)
             verdict = answer.verdict
-            response = await aside_if_long(verdict.nbytes, encode_answer, request, model.manifest, verdict)
+            size_bytes = count_answer(request, verdict)
+            response = await aside_if_long(size_bytes, encode_answer, request, model.manifest, verdict)
             response.timing.CopyFrom(encode_timing(call.measure(model, answer)))
             return response
 

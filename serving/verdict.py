@@ -52,11 +52,6 @@ class Verdict:
     members: Floats
     members_run: Counts
 
-    @property
-    def nbytes(self) -> int:
-        """What the members' probabilities take: most of it."""
-        return self.members.nbytes
-
     def __getitem__(self, images: slice) -> Verdict:
         """The verdict on some of the images; the arrays are views."""
         return Verdict(

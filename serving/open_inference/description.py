@@ -14,6 +14,7 @@ from serving.open_inference.request import INPUT_DATATYPE
 from serving.settings import ServerSettings
 
 SERVER = "consort"
+VERSION = version(SERVER)
 PLATFORM = "consort_onnx"
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "statistics")
 """By the names that Triton gives them; its clients look for them."""
@@ -23,7 +24,7 @@ ANY = -1
 
 def encode_server() -> pb.ServerMetadataResponse:
     """Name, version and extensions."""
-    return pb.ServerMetadataResponse(name=SERVER, version=version(SERVER), extensions=EXTENSIONS)
+    return pb.ServerMetadataResponse(name=SERVER, version=VERSION, extensions=EXTENSIONS)
 
 
 def encode_metadata(manifest: Manifest, versions: Sequence[int]) -> pb.ModelMetadataResponse:

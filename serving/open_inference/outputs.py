@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from export.manifest import OUTPUT_NAME, Manifest
 from protos.open_inference.v2 import grpc_service_pb2 as pb
+from serving.codec import count_labels
 from serving.verdict import Floats, Verdict
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
@@ -79,6 +80,12 @@ OUTPUTS = {
 }
 DEFAULT_OUTPUTS = (AskedOutput(OUTPUTS[OUTPUT_NAME]), AskedOutput(OUTPUTS["class"]))
 """What a request that names none gets."""
+
+
+def count_answer(outputs: Iterable[AskedOutput], verdict: Verdict) -> int:
+    """How many bytes are to be encoded, about: all members' may be asked for."""
+    ranked = (asked.top_classes for asked in outputs if asked.top_classes is not None)
+    return verdict.members.nbytes + sum(count_labels(verdict, top_classes) for top_classes in ranked)
 
 
 def encode_answer(

@@ -14,15 +14,17 @@ import numpy.typing as npt
 from export.manifest import INPUT_NAME, Input, Manifest
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from serving.batch import Effort
-from serving.codec import check_count, decode_effort, format_shape
+from serving.codec import MOST_DIMENSIONS, check_count, decode_effort, format_shape
 from serving.ensemble import Pixels
-from serving.errors import InvalidRequest
+from serving.errors import MAX_QUOTED, InvalidRequest, quote
 from serving.labels import LABEL_PATTERN
 from serving.open_inference.outputs import DEFAULT_OUTPUTS, OUTPUTS, AskedOutput
 from serving.settings import ServerSettings
 
 VERSION = re.compile(r"[1-9][0-9]{0,9}")
 LABEL = re.compile(LABEL_PATTERN)
+MOST_NAMED = 4
+"""Inputs that a message names, of a request that has too many."""
 INPUT_DATATYPE = "UINT8"
 TYPED_CONTENTS = "uint_contents"
 """The field of InferTensorContents that holds UINT8."""
@@ -62,14 +64,30 @@ def decode_version(version: str) -> tuple[int, str]:
     if LABEL.fullmatch(version):
         return 0, version
     raise InvalidRequest(
-        f"model version {version!r} is neither a positive integer nor a label; leave it empty for the default"
+        f"model version {quote(version)} is neither a positive integer nor a label; leave it empty for the default"
     )
 
 
+def require_few_parts(request: pb.ModelInferRequest) -> None:
+    """Refuse what has more parts than any request may have, before anything looks at them one by one.
+
+    Raises:
+        InvalidRequest: It is so.
+    """
+    if len(request.inputs) != 1:
+        names = ", ".join(tensor.name[:MAX_QUOTED] for tensor in request.inputs[:MOST_NAMED]) or "(none)"
+        more = ", ..." if len(request.inputs) > MOST_NAMED else ""
+        raise InvalidRequest(f"the request has inputs {names}{more}; expected one, {INPUT_NAME}")
+    if (outputs := len(request.outputs)) > len(OUTPUTS):
+        raise InvalidRequest(f"the request names {outputs} outputs; there are {', '.join(OUTPUTS)}")
+    if (raw := len(request.raw_input_contents)) > 1:
+        raise InvalidRequest(f"the request has {raw} raw_input_contents, expected one at most")
+
+
 def count_bytes(request: pb.ModelInferRequest) -> int:
-    """How much is to decode, about: all but names, shapes and parameters."""
-    raw = sum(map(len, request.raw_input_contents))
-    return raw + sum(len(one.contents.uint_contents) * 4 for one in request.inputs)
+    """How much is to decode, about, of a request of few parts: all but names and parameters."""
+    raw = len(request.raw_input_contents[0]) if request.raw_input_contents else 0
+    return raw + len(request.inputs[0].contents.uint_contents) * 4
 
 
 def decode_request(request: pb.ModelInferRequest, manifest: Manifest, settings: ServerSettings) -> Inference:
@@ -89,13 +107,14 @@ def decode_pixels(request: pb.ModelInferRequest, expected: Input, settings: Serv
     Raises:
         InvalidRequest: There is another, or name, type, shape, parameters or values are not what the model takes.
     """
-    if [tensor.name for tensor in request.inputs] != [INPUT_NAME]:
-        names = ", ".join(tensor.name for tensor in request.inputs) or "(none)"
-        raise InvalidRequest(f"the request has inputs {names}; expected one, {INPUT_NAME}")
     (tensor,) = request.inputs
+    if tensor.name != INPUT_NAME:
+        raise InvalidRequest(f"the request has input {quote(tensor.name)}, expected {INPUT_NAME}")
     if tensor.datatype != INPUT_DATATYPE:
-        raise InvalidRequest(f"{INPUT_NAME} has datatype {tensor.datatype or '(none)'}, expected {INPUT_DATATYPE}")
-    shape = tuple(tensor.shape)
+        raise InvalidRequest(
+            f"{INPUT_NAME} has datatype {tensor.datatype[:MAX_QUOTED] or '(none)'}, expected {INPUT_DATATYPE}"
+        )
+    shape = tuple(tensor.shape[:MOST_DIMENSIONS])
     if len(shape) != 4 or shape[1:] != expected.shape:
         raise InvalidRequest(
             f"{INPUT_NAME} has shape {format_shape(shape)}, expected (images)x{format_shape(expected.shape)}"
@@ -113,13 +132,13 @@ def decode_outputs(request: pb.ModelInferRequest) -> tuple[AskedOutput, ...]:
     """
     for name, times in Counter(output.name for output in request.outputs).items():
         if times > 1:
-            raise InvalidRequest(f"output {name!r} is named {times} times, expected once")
+            raise InvalidRequest(f"output {quote(name)} is named {times} times, expected once")
     return tuple(_decode_output(output) for output in request.outputs) or DEFAULT_OUTPUTS
 
 
 def _decode_output(asked: pb.ModelInferRequest.InferRequestedOutputTensor) -> AskedOutput:
     if asked.name not in OUTPUTS:
-        raise InvalidRequest(f"there is no output {asked.name!r}; there are {', '.join(OUTPUTS)}")
+        raise InvalidRequest(f"there is no output {quote(asked.name)}; there are {', '.join(OUTPUTS)}")
     output = OUTPUTS[asked.name]
     known = CLASSIFICATION if output.can_be_ranked else {}
     parameters = _decode_parameters(f"output {output.name}", asked.parameters, known)
@@ -134,7 +153,7 @@ def _decode_values(
 ) -> npt.NDArray[np.uint8]:
     """The values, one after the other, wherever in the request they are."""
     typed = [field.name for field, _ in tensor.contents.ListFields()]
-    came = [*typed, *("raw_input_contents" for _ in request.raw_input_contents)]
+    came = [*typed, *(["raw_input_contents"] if request.raw_input_contents else [])]
     match came:
         case ["raw_input_contents"]:
             found = len(request.raw_input_contents[0])
@@ -184,12 +203,14 @@ def _decode_parameters(
         if name not in known:
             understood = ", ".join(f"{one} ({kind})" for one, kind in known.items()) or "none"
             raise InvalidRequest(
-                f"{owner} has parameter {name!r}, which is not understood; understood: {understood}"
+                f"{owner} has parameter {quote(name)}, which is not understood; understood: {understood}"
             )
         kind = parameter.WhichOneof("parameter_choice")
         if kind != known[name]:
-            raise InvalidRequest(f"parameter {name!r} of {owner} is {kind or 'empty'}, expected {known[name]}")
+            raise InvalidRequest(
+                f"parameter {quote(name)} of {owner} is {kind or 'empty'}, expected {known[name]}"
+            )
         values[name] = int(getattr(parameter, kind))
         if values[name] < 0:
-            raise InvalidRequest(f"parameter {name!r} of {owner} is {values[name]}, expected 0 or more")
+            raise InvalidRequest(f"parameter {quote(name)} of {owner} is {values[name]}, expected 0 or more")
     return values

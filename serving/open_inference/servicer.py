@@ -20,8 +20,8 @@ from serving.open_inference.description import (
     encode_server,
     encode_statistics,
 )
-from serving.open_inference.outputs import encode_answer
-from serving.open_inference.request import count_bytes, decode_request, decode_version
+from serving.open_inference.outputs import count_answer, encode_answer
+from serving.open_inference.request import count_bytes, decode_request, decode_version, require_few_parts
 from serving.routing import Models
 from serving.settings import ServerSettings
 
@@ -47,12 +47,14 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
             model = self._find(request.model_name, request.model_version)
+            require_few_parts(request)
             size_bytes = count_bytes(request)
             inference = await aside_if_long(size_bytes, decode_request, request, model.manifest, self._settings)
             answer = await call.ask(model, inference.pixels, inference.effort)
             verdict = answer.verdict
+            size_bytes = count_answer(inference.outputs, verdict)
             response = await aside_if_long(
-                verdict.nbytes, encode_answer, request.id, inference.outputs, model.manifest, verdict
+                size_bytes, encode_answer, request.id, inference.outputs, model.manifest, verdict
             )
             call.measure(model, answer)
             return response

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from benchmarks.fuzzing.peers import Peer
 from protos.consort.v1 import classifier_pb2_grpc
 from serving.access_log import AccessLog
 from serving.ensemble import Ensemble
@@ -90,6 +91,16 @@ def test_an_id_without_end_is_cut(models: Path, start_server: Callable[..., Serv
     server = start_server(models, access_log_error_share=1)
     answered = classify(server.grpc_port, raw(), ("x-request-id", "x" * 1000))
     assert answered["x-request-id"] == "x" * MAX_REQUEST_ID
+
+
+@pytest.mark.parametrize("odd", ["\xff", "a\tb", "\x7f"])
+def test_an_id_that_grpc_could_not_send_back_is_replaced(
+    models: Path, start_server: Callable[..., Server], odd: str
+) -> None:
+    server = start_server(models, access_log_share=1.0)
+    with Peer(target(server)) as peer:
+        peer.send(peer.begin(METHOD, (("x-request-id", odd.encode("latin-1")),)), raw().SerializeToString())
+        assert peer.code() == 0
 
 
 def test_without_an_access_log_no_ids_are_made(models: Path, start_server: Callable[..., Server]) -> None:

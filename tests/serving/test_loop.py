@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 
-from serving.loop import LONG_BYTES, aside, aside_if_long
+from machine.cores import available_cores
+from serving.loop import ARRAYS, FILES, LONG_BYTES, aside, aside_if_long
 from tests.coroutines import run
+
+
+class Image:
+    """Stands for one."""
 
 
 @pytest.mark.parametrize(("size_bytes", "is_aside"), [(0, False), (LONG_BYTES - 1, False), (LONG_BYTES, True)])
@@ -22,12 +28,48 @@ def test_size_decides_where_work_is_done(size_bytes: int, is_aside: bool) -> Non
 def test_the_loop_goes_on_meanwhile() -> None:
     async def set_while_it_is_waited_for() -> bool:
         event = threading.Event()
-        waiting = asyncio.create_task(aside(event.wait, 60))
+        waiting = asyncio.create_task(aside(ARRAYS, event.wait, 60))
         await asyncio.sleep(0)
         event.set()
         return await waiting
 
     assert run(set_while_it_is_waited_for())
+
+
+def test_pictures_hold_up_nothing_else() -> None:
+    async def decode_while_all_are_busy() -> int:
+        event = threading.Event()
+        pictures = [asyncio.create_task(aside(FILES, event.wait, 60)) for _ in range(available_cores() + 1)]
+        found = await asyncio.wait_for(aside_if_long(LONG_BYTES, abs, -7), 60)
+        event.set()
+        await asyncio.gather(*pictures)
+        return found
+
+    assert run(decode_while_all_are_busy()) == 7
+
+
+def test_work_that_nobody_waits_for_any_more_is_not_kept_until_its_turn() -> None:
+    """It may be many megabytes of images."""
+
+    async def abandon() -> bool:
+        event = threading.Event()
+        busy = [asyncio.create_task(aside(FILES, event.wait, 60)) for _ in range(available_cores())]
+        image = Image()
+        kept = weakref.ref(image)
+        waiting = asyncio.create_task(aside(FILES, id, image))
+        await asyncio.sleep(0)
+        del image
+        assert kept() is not None
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        del waiting
+        is_kept = kept() is not None
+        event.set()
+        await asyncio.gather(*busy)
+        return is_kept
+
+    assert not run(abandon())
 
 
 @pytest.mark.parametrize("size_bytes", [0, LONG_BYTES])

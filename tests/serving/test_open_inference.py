@@ -41,6 +41,7 @@ UNDERSTOOD = (
     "which is not understood; understood: early_stop (bool_param), max_members (int64_param), "
     "triton_enable_empty_final_response (bool_param)"
 )
+LEAVE_EMPTY = "leave it empty for the default"
 EITHER = "expected uint_contents, or one raw_input_contents"
 SHARED = "'shared_memory_region', which is not understood"
 OUTPUTS = ("probabilities", "class", "members", "members_run", "entropy", "mutual_information", "agreement")
@@ -239,7 +240,20 @@ class TestRefusals:
         ("request_", "message"),
         [
             (pb.ModelInferRequest(), "the request has inputs (none); expected one, pixels"),
-            (tensor(name="image"), "the request has inputs image; expected one, pixels"),
+            (tensor(name="image"), "the request has input 'image', expected pixels"),
+            (
+                pb.ModelInferRequest(inputs=[Tensor(name=name) for name in "abcdef"]),
+                "the request has inputs a, b, c, d, ...; expected one, pixels",
+            ),
+            (
+                raw(outputs=[Asked(name="class")] * 8),
+                f"the request names 8 outputs; there are {', '.join(OUTPUTS)}",
+            ),
+            (tensor(shape=[1] * 9), "pixels has shape 1x1x1x1x1x1x1x1, expected (images)x1x4x4"),
+            (
+                raw(model_version="V" * 200),
+                f"model version '{'V' * 100}...' is neither a positive integer nor a label; {LEAVE_EMPTY}",
+            ),
             (
                 raw(inputs=[Tensor(name="pixels"), Tensor(name="pixels")]),
                 "the request has inputs pixels, pixels; expected one, pixels",
@@ -267,7 +281,7 @@ class TestRefusals:
             (raw(raw_input_contents=[]), f"values of pixels came as nothing; {EITHER}"),
             (
                 raw(raw_input_contents=[bytes(16)] * 2),
-                f"values of pixels came as raw_input_contents and raw_input_contents; {EITHER}",
+                "the request has 2 raw_input_contents, expected one at most",
             ),
             (
                 typed(raw_input_contents=[bytes(16)]),

@@ -469,7 +469,7 @@ class TestCallersWhoLeave:
         do = getattr(import_module(module), name)
 
         def do_slowly(*args: Any) -> Any:
-            if threading.current_thread().name.startswith("helper"):
+            if threading.current_thread().name.startswith("arrays"):
                 begun.set()
                 assert may_end.wait(PATIENCE_SECONDS)
             return do(*args)

@@ -6,10 +6,12 @@ import gzip
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from h2.events import StreamEnded, StreamReset
 from h2.settings import SettingCodes
 from PIL import Image
@@ -19,12 +21,13 @@ from benchmarks.fuzzing.peers import Peer
 from imaging.files import MAX_SCANS, ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2 as inference
+from serving import interceptor, messages
 from serving.client import CallError, Client
 from serving.server import Server
 from tests.conftest import StartServer
 from tests.imaging.test_files import encode, gradient
 from tests.serving.security.callers import code_of
-from tests.serving.test_server import target
+from tests.serving.test_server import target, wait_for
 
 LIST_MODELS = "/consort.v1.Classifier/ListModels"
 ENHANCE_YOUR_CALM = 11
@@ -61,6 +64,51 @@ class TestOneCall:
         assert len(exact) == 2000
         assert code_of(server, "/consort.v1.Classifier/Classify", message=exact) == grpc.StatusCode.NOT_FOUND
         assert code_of(server, "/consort.v1.Classifier/Classify", message=exact + b"\x28\x01") == EXHAUSTED
+
+    @pytest.mark.parametrize("method", ["Check", "Watch"])
+    def test_of_too_many_bytes_for_a_method_that_asks_no_model(self, client: Client, method: str) -> None:
+        """Anybody may call these, and a name as long as a picture would be kept for as long as a stream lasts."""
+        message = b"\x0a\x81\x80\x04" + b"x" * 65_537  # a service whose name is that long
+        with grpc.insecure_channel(client.target) as channel:
+            one: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+            more: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
+            with pytest.raises(grpc.RpcError) as error:
+                one(message, timeout=60) if method == "Check" else next(more(message, timeout=60))
+        assert error.value.details() == "the request is 65541 bytes; this method takes 65536 at most"
+
+    def test_whose_message_never_comes(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(messages, "MESSAGE_SECONDS", 0.1)
+        with Peer(client.target) as peer:
+            peer.begin("/consort.v1.Classifier/Classify")
+            assert peer.code() == INVALID.value[0]
+
+    def test_beside_too_many_others_that_ask_no_model(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Streams of those who watch the health count as well."""
+        monkeypatch.setattr(interceptor, "MOST_OTHERS", 2)
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            for number in range(10):
+                streams = [health.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(2)]
+                assert [next(stream).status for stream in streams] == [1, 1], f"round {number}"
+                assert code_of(server, LIST_MODELS) == EXHAUSTED
+                with pytest.raises(grpc.RpcError) as error:
+                    next(health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+                assert error.value.code() == EXHAUSTED
+                for stream in streams:
+                    stream.cancel()
+                wait_for(lambda: code_of(server, LIST_MODELS) == grpc.StatusCode.OK)
+            assert len(Client(target(server), 60).classify(np.zeros((1, 1, 4, 4), np.uint8)).classifications) == 1
+
+    def test_of_more_parts_than_there_can_be(self, client: Client) -> None:
+        """A million inputs of two bytes each are not looked at one by one."""
+        with grpc.insecure_channel(client.target) as channel:
+            infer: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.RpcError) as error:
+                infer(b"\x2a\x00" * 1_000_000, timeout=60)
+        assert error.value.details() == "the request has inputs , , , , ...; expected one, pixels"
 
     def test_of_too_many_bytes_once_decompressed(self, models: Path, start_server: StartServer) -> None:
         """A million zeros in a thousand bytes; the limit holds for what comes out."""
