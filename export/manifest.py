@@ -118,7 +118,7 @@ class Parity(Part):
     batch_sizes: tuple[int, ...]
     """Batches that were compared, for every member."""
     limit: float = Field(gt=0)
-    """Largest difference that export accepts."""
+    """Largest difference that was accepted: above 1e-5 where torch itself rounds by a third of that."""
     largest_difference: float = Field(ge=0)
     """Largest absolute difference found in any probability."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 from export import bundle, proof
 from export.__main__ import main
@@ -24,6 +25,8 @@ from training.fit import main as fit
 from training.run import SUMMARY_FILE, Run
 
 SHAPE = (1, 28, 28)
+LARGE = 32
+"""What makes the logits of a linear network so large that float32 shows."""
 
 
 def served(architecture: str = "cnn_slim", shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> ServedNetwork:
@@ -126,11 +129,38 @@ def test_each_export_is_the_next_version(run: Run, tmp_path: Path) -> None:
     assert next_version(tmp_path / "digits") == 42
 
 
+@pytest.mark.parametrize(
+    ("rounding", "accepted"), [(0.0, 1e-5), (3e-6, 1e-5), (1e-5, 3e-5), (1e-3, 5e-5), (float("nan"), 1e-5)]
+)
+def test_a_network_that_rounds_more_may_differ_more_up_to_a_limit(rounding: float, accepted: float) -> None:
+    assert proof.limit_for(rounding) == pytest.approx(accepted)
+
+
+def test_a_network_of_large_weights_is_proved_by_its_own_rounding(tmp_path: Path) -> None:
+    network = served("linear")
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.mul_(LARGE)
+    write_graph(network, SHAPE, tmp_path / "member.onnx")
+    parity = prove_parity([network], [tmp_path / "member.onnx"], SHAPE)
+    assert parity.limit > 1e-5
+    assert parity.largest_difference <= parity.limit
+
+
+def test_an_exact_run_is_what_float32_comes_close_to() -> None:
+    network, pixels = served(), make_inputs(7, SHAPE)
+    exact = proof.run_exactly(network, pixels)
+    assert exact.dtype == np.float64
+    assert exact.sum(axis=1) == pytest.approx(1, abs=1e-12)
+    assert 0 < np.abs(exact - run_torch(network, pixels)).max() < 1e-6
+    assert run_torch(network, pixels).dtype == np.float32, "the network itself stays as it was"
+
+
 @pytest.mark.parametrize("limit", [0.0, float("nan")])
 def test_nothing_is_written_if_a_proof_fails(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float
 ) -> None:
-    monkeypatch.setattr(proof, "LIMIT", limit)
+    monkeypatch.setattr(proof, "limit_for", lambda _: limit)
     with pytest.raises(ExportError):
         export_bundle(run, "digits", tmp_path / "models")
     assert list((tmp_path / "models").iterdir()) == []
