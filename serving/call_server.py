@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -16,10 +17,10 @@ from grpc.aio._server import Server
 
 from serving.context import Handler
 
-AT_ONCE = 32
+CALLS_AT_ONCE = 32
 """Calls of one method that gRPC may hand over before the loop has looked at the first of them."""
-UNKNOWN_METHOD = "/(none)/(none)"
-"""What all methods are called that there are not: their own paths may be anything."""
+NO_METHOD = "/(none)/(none)"
+"""Stands for the path of every method that there is not: what came may be any bytes."""
 
 
 class Services:
@@ -45,6 +46,7 @@ class CallServer(Server):
         interceptors: Sequence[grpc.aio.ServerInterceptor],
         options: Sequence[tuple[str, Any]],
     ) -> None:
+        """Instead of gRPC's own, which would make a core of its own; it reads these two attributes."""
         self._loop = asyncio.get_running_loop()
         self._server = _Core(self._loop, methods, interceptors, options)
 
@@ -61,8 +63,8 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
     ) -> None:
         super().__init__(loop, None, (), interceptors, options, None)
         self.add_registered_method_handlers(dict(methods))
-        self._calls = loop
-        self._around = tuple(interceptors)
+        self._loop = loop
+        self._interceptors = tuple(interceptors)
         self._methods = cygrpc._MethodResolver([], dict(methods))
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[Any] = loop.create_future()
@@ -73,25 +75,36 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
         Returns:
             What ends with an exception when the server does, one for all methods.
         """
-        for _ in range(AT_ONCE):
+        for _ in range(CALLS_AT_ONCE):
             self._keep(self._take_in(method))
         return self._end
 
     async def _take_in(self, method: bytes | None) -> None:
-        name = UNKNOWN_METHOD if method is None else method.decode()
+        name = NO_METHOD if method is None else method.decode()
         while not self._end.done():
             try:
-                call = await (self._request_call() if method is None else self._request_registered_call(method))
-                answer = cygrpc._handle_rpc(name, self._methods, self._around, call, self._calls, False)
-                self._keep(cygrpc._schedule_rpc_coro(answer, call, self._calls, name))
+                # No variable holds the call: it would keep the last one of each method, with its message.
+                self._begin(
+                    name,
+                    await (self._request_call() if method is None else self._request_registered_call(method)),
+                )
             except Exception as error:  # noqa: BLE001  whatever it is, calls are taken in no more
                 goes_on = isinstance(error, cygrpc._RequestCallError) and self.is_running()
                 if not goes_on and not self._end.done():
                     self._end.set_exception(error)
 
+    def _begin(self, name: str, call: Any) -> None:
+        answer = cygrpc._handle_rpc(name, self._methods, self._interceptors, call, self._loop, False)
+        self._keep(cygrpc._schedule_rpc_coro(answer, call, self._loop, name))
+
+    async def _start_shutting_down(self) -> None:
+        """As gRPC does, also where calls are taken in no more: it would wait for those in progress without end."""
+        with suppress(Exception):
+            await super()._start_shutting_down()
+
     def _keep(self, coroutine: Any) -> asyncio.Task[None]:
         """Have it run to its end: the loop alone would forget it."""
-        task = self._calls.create_task(coroutine)
+        task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -13,6 +13,7 @@ ServingError
     ├── Unauthenticated    the caller shows no token that is known
     ├── Forbidden          the caller's token does not allow this call
     ├── InvalidRequest     the request says something that cannot be, or has an image that cannot be used
+    ├── MessageLate        the call's message does not come
     ├── UnknownModel       no such model, version or label is served
     ├── UnknownService     no service of that name has a health
     ├── ControlOff         models are not controlled by call here
@@ -24,7 +25,7 @@ ServingError
     ├── ShuttingDown       the server is stopping and takes no more
     └── CallerGone         the caller cancelled the call, or its deadline passed, before it was answered
 
-`serving.interceptor` maps every request error to a gRPC status. Messages say what came and what was expected;
+`serving.statuses` maps every request error to a gRPC status. Messages say what came and what was expected;
 they go to callers, so they name nothing inside the server.
 """
 
@@ -82,6 +83,10 @@ class Forbidden(RequestError):
 
 class InvalidRequest(RequestError):
     """The request says something that cannot be, or has an image that cannot be used."""
+
+
+class MessageLate(RequestError):
+    """The call's message does not come."""
 
 
 class UnknownModel(RequestError):

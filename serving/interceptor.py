@@ -6,26 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 import structlog
 
 from serving.admission import LIMITED_METHODS, Admission
 from serving.context import Context, Handler
-from serving.errors import (
-    CallerGone,
-    ControlOff,
-    Forbidden,
-    InvalidRequest,
-    LoadRefused,
-    Overloaded,
-    RequestError,
-    ShuttingDown,
-    Unauthenticated,
-    UnknownModel,
-    UnknownService,
-)
+from serving.errors import CallerGone, Overloaded, RequestError
 from serving.messages import (
     Behavior,
     Messages,
@@ -37,29 +25,16 @@ from serving.messages import (
 )
 from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
+from serving.statuses import INTERNAL_MESSAGE, abort, ask_to_wait, code_of_the_gone, status_code
 
-STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownModel: grpc.StatusCode.NOT_FOUND,
-    UnknownService: grpc.StatusCode.NOT_FOUND,
-    ControlOff: grpc.StatusCode.PERMISSION_DENIED,
-    LoadRefused: grpc.StatusCode.FAILED_PRECONDITION,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ShuttingDown: grpc.StatusCode.UNAVAILABLE,
-    CallerGone: grpc.StatusCode.CANCELLED,
-}
-"""Subclasses take their nearest parent's status."""
-MOST_OTHERS = 8192
-"""Calls in progress that ask no model, most of them streams of those who watch the health; each takes 20 KB."""
+MAX_STREAMS = 8192
+"""Streams that may be open, such as those of clients who watch the health; each takes 20 KB."""
+MAX_OTHER_CALLS = 4096
+"""Unary calls in progress that ask no model; apart from streams, so that these shut no probe out."""
 MAX_OTHER_BYTES = 2**16
 """Largest message of a method that asks no model: none needs much, and some may be called by anybody."""
-MAX_MESSAGE = 500
-"""Longest message to a caller, in characters."""
 NO_METHOD = "(none)"
 """Counts calls of methods that there are not, whatever their names."""
-INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
 
 log = structlog.get_logger()
 
@@ -67,17 +42,27 @@ log = structlog.get_logger()
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the methods of every service on the server."""
 
-    def __init__(self, metrics: CallMetrics, admission: Admission, watchers: Sequence[CallWatcher] = ()) -> None:
+    def __init__(
+        self,
+        metrics: CallMetrics,
+        admission: Admission,
+        watchers: Sequence[CallWatcher] = (),
+        message_seconds: float = 60.0,
+    ) -> None:
         """Wrap all methods.
 
         Args:
             metrics: Where calls are counted.
             admission: Of the methods that ask a model.
             watchers: Are told of every call that has ended.
+            message_seconds: How long a call's message may take to come.
         """
         self._metrics = metrics
         self._admission = admission
-        self._others = Admission(MOST_OTHERS)
+        self._other_calls = Admission(MAX_OTHER_CALLS)
+        self._open_streams = Admission(MAX_STREAMS)
+        self._message_seconds = message_seconds
+        self._admissions: dict[str, Admission] = {}
         self._watch = CallWatch(watchers)
         self._wrapped: dict[str, Handler] = {}
         self._refusals: dict[str, Handler] = {}
@@ -105,15 +90,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if handler is None:
                 self._metrics.arrived.labels(NO_METHOD).inc()
                 return None
+            admission = self._admissions[full_method] = self._admission_of(full_method, handler)
             self._wrapped[full_method] = self._wrap(full_method, handler)
-            self._refusals[full_method] = self._refuse(full_method)
+            self._refusals[full_method] = self._refuse(full_method, admission.refusal())
         self._metrics.arrived.labels(_short(full_method)).inc()
-        if self._admission_of(full_method).is_full():
+        if self._admissions[full_method].is_full():
             return self._refusals[full_method]
         return self._wrapped[full_method]
 
-    def _admission_of(self, full_method: str) -> Admission:
-        return self._admission if full_method in LIMITED_METHODS else self._others
+    def _admission_of(self, full_method: str, handler: Any) -> Admission:
+        if full_method in LIMITED_METHODS:
+            return self._admission
+        return self._other_calls if handler.unary_unary else self._open_streams
 
     def _wrap(self, full_method: str, handler: Any) -> Handler:  # whose type stubs know of threads alone
         """The same method, as one that takes a stream of messages.
@@ -125,11 +113,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if full_method not in LIMITED_METHODS:
             parse = bounded(parse, MAX_OTHER_BYTES)
         if handler.unary_unary:
-            behavior = self._limit(full_method, with_message(parse, handler.unary_unary))
+            behavior = self._limit(full_method, with_message(parse, self._message_seconds, handler.unary_unary))
             observed = self._observe(full_method, behavior)
             return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
-            replies = stream_with_message(parse, handler.unary_stream)
+            replies = stream_with_message(parse, self._message_seconds, handler.unary_stream)
         else:
             replies = stream_with_messages(parse, handler.stream_stream)
         held = self._hold(full_method, replies)
@@ -137,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _limit(self, full_method: str, behavior: Behavior) -> Behavior:
         """`behavior`, in a place that a call was found to have."""
-        admission = self._admission_of(full_method)
+        admission = self._admissions[full_method]
 
         async def answer(messages: Messages, context: Context) -> Any:
             """Answer in that place."""
@@ -146,10 +134,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _refuse(self, full_method: str) -> Handler:
+    def _refuse(self, full_method: str, error: Overloaded) -> Handler:
         """What ends calls for which there is no place: made once, since they come when there is enough to do."""
-        method, error = _short(full_method), self._admission_of(full_method).refusal()
-        code, reason = status_code(type(error)), type(error).__name__
+        method, code, reason = _short(full_method), status_code(type(error)), type(error).__name__
         refused = self._metrics.refused.labels(method, reason)
         seconds = self._metrics.seconds.labels(method, code.name)
 
@@ -159,9 +146,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if (record := self._watch.begin(full_method, context)) is not None:
                 self._watch.end(record, code, reason)
             refused.inc()
-            _ask_to_wait(context, error)
+            ask_to_wait(context, error)
             seconds.observe(time.perf_counter() - started)
-            await _abort(context, code, str(error))
+            await abort(context, code, str(error))
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
@@ -182,17 +169,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code = grpc.StatusCode.OK
                 return response
             except asyncio.CancelledError:
-                code, reason = _code_of_the_gone(context), CallerGone.__name__
+                code, reason = code_of_the_gone(context), CallerGone.__name__
                 self._metrics.count_gone(method, code, ran=False)
                 raise
             except CallerGone as error:
-                code, reason, message = _code_of_the_gone(context), type(error).__name__, str(error)
+                code, reason, message = code_of_the_gone(context), type(error).__name__, str(error)
                 self._metrics.count_gone(method, code, ran=error.ran)
             except RequestError as error:
                 code, reason, message = status_code(type(error)), type(error).__name__, str(error)
                 self._metrics.refused.labels(method, reason).inc()
                 if isinstance(error, Overloaded):
-                    _ask_to_wait(context, error)
+                    ask_to_wait(context, error)
             except Exception as error:
                 reason, message = type(error).__name__, INTERNAL_MESSAGE
                 log.exception("call failed", method=method)
@@ -202,7 +189,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.seconds.labels(method, code.name).observe(seconds)
                 if record is not None:
                     self._watch.end(record, code, reason)
-            return await _abort(context, code, message)
+            return await abort(context, code, message)
 
         return answer
 
@@ -218,22 +205,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             assert stream is not None  # noqa: S101  gRPC runs every call as a task
             self._streams.add(stream)
             try:
-                with self._others:
+                with self._open_streams:
                     async with aclosing(behavior(messages, context)) as replies:
                         async for reply in replies:
                             await context.write(reply)
+                return
             except RequestError as error:
-                await _abort(context, status_code(type(error)), str(error))
+                code, message = status_code(type(error)), str(error)
             except asyncio.CancelledError:
                 # Where the caller has left, this reaches nobody; where the server leaves, gRPC would say nothing.
-                await _abort(context, grpc.StatusCode.CANCELLED, "the server has ended the stream")
+                code, message = grpc.StatusCode.CANCELLED, "the server has ended the stream"
             except grpc.aio.BaseError:  # the connection broke, which is gRPC's to deal with
                 raise
             except Exception:
                 log.exception("call failed", method=_short(full_method))
-                await _abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
+                code, message = grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE
             finally:
                 self._streams.discard(stream)
+            await abort(context, code, message)
 
         return answer
 
@@ -241,27 +230,3 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 def _short(full_method: str) -> str:
     """`Classify` of `/consort.v1.Classifier/Classify`."""
     return full_method.rpartition("/")[2]
-
-
-def status_code(error: type[RequestError]) -> grpc.StatusCode:
-    """The gRPC status of a request error: its own, or its nearest parent's."""
-    return next(STATUS_CODES[kind] for kind in error.__mro__ if kind in STATUS_CODES)
-
-
-def _ask_to_wait(context: Context, error: Overloaded) -> None:
-    """Tell a client's retry policy what to wait for instead of its own back-off (gRFC A6)."""
-    pushback_ms = str(round(error.retry_after_seconds * 1e3))
-    more = context.trailing_metadata() or ()
-    context.set_trailing_metadata((*more, ("grpc-retry-pushback-ms", pushback_ms)))
-
-
-def _code_of_the_gone(context: Context) -> grpc.StatusCode:
-    remaining_seconds = context.time_remaining()
-    late = remaining_seconds is not None and remaining_seconds <= 0
-    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-
-
-async def _abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
-    # What came is part of many messages; gRPC drops a status whose message is too long.
-    await context.abort(code, message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "...")
-    raise AssertionError("abort always raises")

@@ -11,10 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from serving.context import Context
-from serving.errors import InvalidRequest
-
-MESSAGE_SECONDS = 60.0
-"""How long the largest message may take to come."""
+from serving.errors import InvalidRequest, MessageLate
 
 Messages = AsyncIterator[bytes]
 Behavior = Callable[[Any, Context], Awaitable[Any]]
@@ -24,22 +21,22 @@ StreamBehavior = Callable[[Any, Context], AsyncGenerator[Any, None]]
 Parse = Callable[[bytes], Any]
 
 
-def with_message(parse: Parse, behavior: Behavior) -> Behavior:
-    """`behavior`, given the message of a call."""
+def with_message(parse: Parse, seconds: float, behavior: Behavior) -> Behavior:
+    """`behavior`, given the message of a call, which must come within so many seconds."""
 
     async def answer(_: Messages, context: Context) -> Any:
         """Read, then answer."""
-        return await behavior(await _read(parse, context), context)
+        return await behavior(await _read(parse, seconds, context), context)
 
     return answer
 
 
-def stream_with_message(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
+def stream_with_message(parse: Parse, seconds: float, behavior: StreamBehavior) -> StreamBehavior:
     """As above, of an answer that is a stream."""
 
     async def answer(_: Messages, context: Context) -> AsyncGenerator[Any, None]:
         """Read, then answer."""
-        async with aclosing(behavior(await _read(parse, context), context)) as replies:
+        async with aclosing(behavior(await _read(parse, seconds, context), context)) as replies:
             async for reply in replies:
                 yield reply
 
@@ -49,11 +46,17 @@ def stream_with_message(parse: Parse, behavior: StreamBehavior) -> StreamBehavio
 def stream_with_messages(parse: Parse, behavior: StreamBehavior) -> StreamBehavior:
     """`behavior`, given the messages of a call as they come."""
 
-    def answer(messages: Messages, context: Context) -> AsyncGenerator[Any, None]:
+    def answer(_: Messages, context: Context) -> AsyncGenerator[Any, None]:
         """Answer what comes."""
-        return behavior((_message(parse, message) async for message in messages), context)
+        return behavior(_read_all(parse, context), context)
 
     return answer
+
+
+async def _read_all(parse: Parse, context: Context) -> AsyncGenerator[Any, None]:
+    """The messages of a call. gRPC's own iterator would keep the last one for as long as the call is open."""
+    while (came := await context.read()) is not grpc.aio.EOF:
+        yield _message(parse, came)
 
 
 def bounded(parse: Parse, most_bytes: int) -> Parse:
@@ -68,13 +71,13 @@ def bounded(parse: Parse, most_bytes: int) -> Parse:
     return parse_if_short
 
 
-async def _read(parse: Parse, context: Context) -> Any:
+async def _read(parse: Parse, seconds: float, context: Context) -> Any:
     """The message of a call, which may not keep the server waiting for ever."""
     try:
-        async with asyncio.timeout(MESSAGE_SECONDS):
+        async with asyncio.timeout(seconds):
             came = await context.read()
     except TimeoutError as error:
-        raise InvalidRequest(f"no message came within {MESSAGE_SECONDS:g} seconds") from error
+        raise MessageLate(f"the message has not come whole within {seconds:g} seconds") from error
     return _message(parse, came)
 
 

@@ -108,7 +108,10 @@ class Server:
         self._calls = EventLoop()
         self._health = Health(self._calls.loop)
         self._interceptor = CallInterceptor(
-            self._metrics.calls, self._admission, [*self._tracing, *open_access_log(settings)]
+            self._metrics.calls,
+            self._admission,
+            [*self._tracing, *open_access_log(settings)],
+            settings.message_seconds,
         )
         self._grpc = self._calls.run(self._build_grpc())
 

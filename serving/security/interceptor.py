@@ -8,10 +8,10 @@ import grpc
 
 from serving.context import Context, Handler
 from serving.errors import Forbidden, RequestError, Unauthenticated
-from serving.interceptor import status_code
 from serving.metrics.callers import CallerMetrics
 from serving.security.scopes import scope_of
 from serving.security.tokens import Tokens
+from serving.statuses import status_code
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):

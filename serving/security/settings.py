@@ -44,6 +44,8 @@ class SecuritySettings(ConfiguredSettings):
     """How long clients must leave between pings; a connection that keeps pinging faster is closed."""
     handshake_seconds: float = Field(20.0, gt=0, le=1_000_000, allow_inf_nan=False)
     """How long a new connection may take until it speaks, TLS and HTTP/2 included."""
+    message_seconds: float = Field(60.0, gt=0, le=86_400, allow_inf_nan=False)
+    """How long a call's message may take to come; with max_call_bytes it says how slow a line may be."""
 
     @property
     def asks_who_calls(self) -> bool:

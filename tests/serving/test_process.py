@@ -19,10 +19,12 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.fuzzing.peers import Peer
 from serving.client import CallError, Client
 from serving.logs import MAX_LINES
+from serving.readiness import SERVING
 from tests.bundles import write_bundle
 from tests.imaging.test_files import encode, gradient
 from tests.serving.test_server import BLACK, wait_for
@@ -95,11 +97,14 @@ def test_what_libraries_log_is_json_too_and_callers_cannot_fill_the_log_with_it(
         assert [json.loads(line)["event"] for line in process.stderr] == ["draining", "stopped"]
     code = (
         "import logging; from serving.logs import configure_logs; configure_logs('json', 'info'); "
-        "logging.getLogger('other').error('%s is %d', 'it', 7)"
+        "logging.getLogger('other').error('%s is %d', 'it', 7); logging.getLogger('other').log(45, 'odd')"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    told = json.loads(result.stderr)
-    assert (told["name"], told["message"], told["level"]) == ("other", "it is 7", "error")
+    told = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [(one["name"], one["message"], one["level"]) for one in told] == [
+        ("other", "it is 7", "error"),
+        ("other", "odd", "critical"),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -135,17 +140,26 @@ def test_the_process_ends_when_the_grace_is_over(models: Path) -> None:
 
 
 def test_a_server_that_takes_no_more_calls_ends_so_that_another_is_started(models: Path) -> None:
-    code = (
-        "import sys; from serving import __main__ as command, call_server\n"
-        "async def fail(*_): raise RuntimeError('gRPC is broken')\n"
-        "call_server._Core._request_registered_call = fail; sys.exit(command.main(sys.argv[1:]))"
+    """Also while somebody watches its health, which has no end."""
+    fail = "import sys; from serving import __main__ as command, call_server; begin = call_server._Core._begin\n"
+    code = fail + (
+        "def fail(core, name, call):\n"
+        "    if name.endswith('ListModels'): raise RuntimeError('gRPC is broken')\n"
+        "    begin(core, name, call)\n"
+        "call_server._Core._begin = fail; sys.exit(command.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *SERVE[3:], "--models", str(models)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode == 1
-    events = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        port = next(event["grpc_port"] for event in map(json.loads, process.stderr) if event["event"] == "ready")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            assert next(health.Watch(health_pb2.HealthCheckRequest(), timeout=60)).status == SERVING
+            with Client(f"127.0.0.1:{port}", timeout_seconds=60) as client, pytest.raises(CallError):
+                client.list_models()
+            events = [json.loads(line) for line in process.stderr]
+        assert process.wait(60) == 1
     assert "no more calls are taken" in [event["event"] for event in events if event["level"] == "error"]
-    assert "gRPC is broken" in result.stderr
 
 
 def test_a_log_that_nobody_reads_holds_up_no_call(models: Path) -> None:
@@ -166,6 +180,19 @@ def test_a_log_that_nobody_reads_holds_up_no_call(models: Path) -> None:
     lost = events[-1]["lines_lost"]
     assert 0 < lost < 100, "the pipe has room for some"
     assert len(events) - 2 == calls - lost
+
+
+def test_a_standard_error_that_does_not_block_loses_nothing() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    code = (
+        "import structlog; from serving.logs import configure_logs; configure_logs('json', 'info'); "
+        "[structlog.get_logger().info('x' * 100) for _ in range(500)]"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=write), os.fdopen(read) as lines:
+        os.close(write)
+        assert len([json.loads(line) for line in lines]) == 500
 
 
 def test_a_server_that_ends_waits_a_moment_for_whoever_reads_its_log(models: Path) -> None:

@@ -34,8 +34,8 @@ from protos.consort.v1 import classifier_pb2_grpc
 from serving.client import CallError, Client
 from serving.ensemble import Ensemble, Pixels
 from serving.errors import PortTaken, RequestError
-from serving.interceptor import INTERNAL_MESSAGE, STATUS_CODES, status_code
 from serving.server import OPEN_INFERENCE_SERVICE, SERVICE, Server
+from serving.statuses import INTERNAL_MESSAGE, STATUS_CODES, status_code
 from serving.verdict import Floats
 from tests.bundles import TWO_MEMBERS, StubMember, write_bundle
 from tests.imaging.test_files import encode, gradient

@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 
 from serving.admission import Admission
 from serving.errors import UnknownService
-from serving.interceptor import INTERNAL_MESSAGE, CallInterceptor
+from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
+from serving.statuses import INTERNAL_MESSAGE
 from tests.coroutines import run
 
 METHOD = "/grpc.health.v1.Health/Watch"

@@ -19,7 +19,7 @@ from benchmarks.fuzzing.messages import METHODS, MessageFuzzer, Vocabulary
 from benchmarks.fuzzing.peers import LEAVING, NAMELESS, WAITING, Peer
 from imaging.files import ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
-from serving.call_server import AT_ONCE
+from serving.call_server import CALLS_AT_ONCE
 from serving.client import Client
 from tests.imaging.test_files import encode, gradient
 
@@ -105,7 +105,7 @@ def test_peers_that_ask_what_cannot_be(client: Client, peer: str, codes: set[str
 @pytest.mark.parametrize("path", [b"/\xff", b"/consort.v1.Classifier/\xc3(", b"/a/b"])
 def test_a_path_may_be_any_bytes(client: Client, path: bytes) -> None:
     """Where gRPC's own code takes calls in, one that is no UTF-8 ends the server for everybody."""
-    for _ in range(AT_ONCE + 1):
+    for _ in range(CALLS_AT_ONCE + 1):
         with Peer(client.target) as peer:
             peer.begin(path)
             assert CODE_NAMES[peer.code() or 0] == "UNIMPLEMENTED"

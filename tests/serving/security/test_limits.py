@@ -21,12 +21,13 @@ from benchmarks.fuzzing.peers import Peer
 from imaging.files import MAX_SCANS, ImageError, read_image
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2 as inference
-from serving import interceptor, messages
+from serving import interceptor
 from serving.client import CallError, Client
 from serving.server import Server
 from tests.conftest import StartServer
 from tests.imaging.test_files import encode, gradient
 from tests.serving.security.callers import code_of
+from tests.serving.test_process import serving
 from tests.serving.test_server import target, wait_for
 
 LIST_MODELS = "/consort.v1.Classifier/ListModels"
@@ -45,6 +46,12 @@ def refusal(server: Server, images: list[bytes] | np.ndarray[tuple[int, ...], np
             client.classify(images)
         client.classify(np.zeros((1, 1, 4, 4), np.uint8))
     return error.value
+
+
+def resident_mb(pid: int) -> float:
+    """Memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmRSS"))
 
 
 def ended(peer: Peer, streams: list[int]) -> dict[int, int]:
@@ -76,31 +83,60 @@ class TestOneCall:
                 one(message, timeout=60) if method == "Check" else next(more(message, timeout=60))
         assert error.value.details() == "the request is 65541 bytes; this method takes 65536 at most"
 
-    def test_whose_message_never_comes(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(messages, "MESSAGE_SECONDS", 0.1)
-        with Peer(client.target) as peer:
-            peer.begin("/consort.v1.Classifier/Classify")
-            assert peer.code() == INVALID.value[0]
+    @pytest.mark.parametrize(
+        ("method", "field"),
+        [("health.v1.Health/Watch", 0x0A), ("reflection.v1alpha.ServerReflection/ServerReflectionInfo", 0x3A)],
+    )
+    def test_that_is_refused_leaves_nothing_behind(self, models: Path, method: str, field: int) -> None:
+        """Twenty messages of 8 MB, one after the other; each taker of calls, and each error, would keep one."""
+        message = bytes((field, 0x80, 0x80, 0x80, 0x04)) + b"x" * 2**23
+        with serving("--models", str(models)) as (process, event):
+            before = resident_mb(process.pid)
+            with grpc.insecure_channel(f"127.0.0.1:{event['grpc_port']}") as channel:
+                ask: Any = channel.stream_stream(f"/grpc.{method}")
+                for _ in range(20):
+                    with pytest.raises(grpc.RpcError, match="this method takes 65536 at most"):
+                        next(ask(iter([message]), timeout=60))
+            assert resident_mb(process.pid) < before + 100
+
+    @pytest.mark.parametrize("method", ["/consort.v1.Classifier/Classify", "/grpc.health.v1.Health/Watch"])
+    def test_whose_message_never_comes(self, models: Path, start_server: StartServer, method: str) -> None:
+        server = start_server(models, message_seconds=0.1)
+        with Peer(target(server)) as peer:
+            peer.begin(method)
+            assert peer.code() == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+    def test_beside_too_many_streams(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who watch the health shut out nobody but others who would."""
+        monkeypatch.setattr(interceptor, "MAX_STREAMS", 2)
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
+            for turn in range(10):
+                streams = [health.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(2)]
+                assert [next(stream).status for stream in streams] == [1, 1], f"turn {turn}"
+                with pytest.raises(grpc.RpcError) as error:
+                    next(health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
+                assert error.value.code() == EXHAUSTED
+                assert health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
+                for stream in streams:
+                    stream.cancel()
+                wait_for(lambda: not server._interceptor._streams)
 
     def test_beside_too_many_others_that_ask_no_model(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Streams of those who watch the health count as well."""
-        monkeypatch.setattr(interceptor, "MOST_OTHERS", 2)
+        monkeypatch.setattr(interceptor, "MAX_OTHER_CALLS", 1)
         server = start_server(models)
-        with grpc.insecure_channel(target(server)) as channel:
-            health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
-            for number in range(10):
-                streams = [health.Watch(health_pb2.HealthCheckRequest(), timeout=60) for _ in range(2)]
-                assert [next(stream).status for stream in streams] == [1, 1], f"round {number}"
-                assert code_of(server, LIST_MODELS) == EXHAUSTED
-                with pytest.raises(grpc.RpcError) as error:
-                    next(health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
-                assert error.value.code() == EXHAUSTED
-                for stream in streams:
-                    stream.cancel()
-                wait_for(lambda: code_of(server, LIST_MODELS) == grpc.StatusCode.OK)
-            assert len(Client(target(server), 60).classify(np.zeros((1, 1, 4, 4), np.uint8)).classifications) == 1
+        with Peer(target(server)) as peer:
+            peer.begin(LIST_MODELS)  # and no message
+            wait_for(server._interceptor.is_answering)
+            assert code_of(server, LIST_MODELS) == EXHAUSTED
+            with Client(target(server), 60) as caller:
+                assert len(caller.classify(np.zeros((1, 1, 4, 4), np.uint8)).classifications) == 1
+        wait_for(lambda: code_of(server, LIST_MODELS) == grpc.StatusCode.OK)
 
     def test_of_more_parts_than_there_can_be(self, client: Client) -> None:
         """A million inputs of two bytes each are not looked at one by one."""
