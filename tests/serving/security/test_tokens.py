@@ -154,11 +154,12 @@ def test_health_needs_no_token(server: Server) -> None:
 def test_reflection_is_off_unless_asked_for(
     models: Path, file: Path, tokens: dict[str, str], start_server: StartServer
 ) -> None:
+    """As every method that is not there, whose being there is told to the strictest scope alone."""
     admin = Credentials(token=tokens[Scope.ADMIN])
     classify = Credentials(token=tokens[Scope.CLASSIFY])
     server = start_server(models, tokens=file)
-    assert code_of(server, REFLECTION, classify, stream=True) == grpc.StatusCode.UNIMPLEMENTED
-    assert code_of(server, REFLECTION, admin, stream=True) == DENIED
+    assert code_of(server, REFLECTION, admin, stream=True) == grpc.StatusCode.UNIMPLEMENTED
+    assert code_of(server, REFLECTION, classify, stream=True) == DENIED
 
 
 def test_the_metrics_port_needs_the_scope_metrics(server: Server, tokens: dict[str, str]) -> None:
