@@ -1,7 +1,7 @@
 """What gRPC alone costs in Python: calls like `Classify` that do nothing, answered by threads and by asyncio.
 
 `python -m benchmarks.wire` starts the servers, asks them in turn, and prints calls a second and the server's own
-processor time a call. The rest of a `Classify` call is Consort's, which answers on uvloop.
+processor time a call. Consort answers on uvloop and takes calls in itself; the rest of its `Classify` comes on top.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from rich.table import Table
 
 from benchmarks.load import WARM_UP_SECONDS, Load, callers, classify_request, drive, pixels_of
 from benchmarks.servers import run_server
+from serving.call_server import CallServer
 
 REPLY = bytes(200)
-WAYS = ("threads", "asyncio", "uvloop")
+WAYS = ("threads", "asyncio", "uvloop", "consort")
+CLASSIFIER = "consort.v1.Classifier"
 THREADS = 136
 
 
@@ -38,7 +40,7 @@ class WireSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.wire", use_attribute_docstrings=True, cli_kebab_case=True
     )
 
-    serve: Literal["threads", "asyncio", "uvloop"] | None = None
+    serve: Literal["threads", "asyncio", "uvloop", "consort"] | None = None
     """Be one of the servers, instead of measuring all."""
     callers: list[int] = [1, 8, 32]
     """How many call at the same time."""
@@ -58,8 +60,9 @@ def main() -> None:
     if settings.serve == "threads":
         serve_by_threads(settings.grpc_port)
     elif settings.serve:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if settings.serve == "uvloop" else None) as runner:
-            runner.run(serve_by_asyncio(settings.grpc_port))
+        factory = None if settings.serve == "asyncio" else uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(serve_by_asyncio(settings.grpc_port, with_our_own=settings.serve == "consort"))
     else:
         measure(settings)
 
@@ -90,29 +93,34 @@ def measure(settings: WireSettings) -> None:
 def serve_by_threads(port: int) -> None:
     """A thread of a pool answers each."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
-    _answer_classify(server, lambda _request, _context: REPLY)
+    handlers = _handlers(lambda _request, _context: REPLY)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CLASSIFIER, handlers),))
     _say_ready(server.add_insecure_port(f"127.0.0.1:{port}"))
     server.start()
     server.wait_for_termination()
 
 
-async def serve_by_asyncio(port: int) -> None:
-    """All calls in one thread's event loop."""
+async def serve_by_asyncio(port: int, *, with_our_own: bool) -> None:
+    """All calls in one thread's event loop, taken in by gRPC's code or by ours."""
 
     async def answer(_request: bytes, _context: object) -> bytes:
         return REPLY
 
-    server = grpc.aio.server()
-    _answer_classify(server, answer)
+    handlers = _handlers(answer)
+    server: Any
+    if with_our_own:
+        server = CallServer({f"/{CLASSIFIER}/{method}": handler for method, handler in handlers.items()}, (), ())
+    else:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CLASSIFIER, handlers),))
     opened = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     _say_ready(opened)
     await server.wait_for_termination()
 
 
-def _answer_classify(server: Any, behavior: Callable[[Any, Any], Any]) -> None:
-    handlers: dict[str, Any] = {"Classify": grpc.unary_unary_rpc_method_handler(behavior)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("consort.v1.Classifier", handlers),))
+def _handlers(behavior: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    return {"Classify": grpc.unary_unary_rpc_method_handler(behavior)}
 
 
 def _say_ready(port: int) -> None:
