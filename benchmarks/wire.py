@@ -1,7 +1,7 @@
 """What gRPC alone costs in Python: calls like `Classify` that do nothing, answered by threads and by asyncio.
 
 `python -m benchmarks.wire` starts the servers, asks them in turn, and prints calls a second and the server's own
-processor time a call. Consort answers on uvloop and takes calls in itself; the rest of its `Classify` comes on top.
+processor time a call. Consort answers on uvloop and takes calls in itself; the rest of a `Classify` is added.
 """
 
 from __future__ import annotations
