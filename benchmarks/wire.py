@@ -109,7 +109,8 @@ async def serve_by_asyncio(port: int, *, with_our_own: bool) -> None:
     handlers = _handlers(answer)
     server: Any
     if with_our_own:
-        server = CallServer({f"/{CLASSIFIER}/{method}": handler for method, handler in handlers.items()}, (), ())
+        methods = {f"/{CLASSIFIER}/{method}": handler for method, handler in handlers.items()}
+        server = CallServer(methods, lambda _: None, (), ())
     else:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CLASSIFIER, handlers),))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Self
+from typing import Any, Self
 
 from serving.batch import Answer, Effort
 from serving.batcher import wait_for
 from serving.context import Context
 from serving.ensemble import Pixels
 from serving.errors import CallerGone, TooManyCalls
+from serving.messages import Behavior, Messages
 from serving.metrics.models import Timing
 from serving.models import Model
 from serving.observation import note_answer, note_question
@@ -48,6 +49,16 @@ class Admission:
 
     def __exit__(self, *_: object) -> None:
         self._taken -= 1
+
+    def limit(self, behavior: Behavior) -> Behavior:
+        """`behavior`, in a place that a call was found to have."""
+
+        async def answer(messages: Messages, context: Context) -> Any:
+            """Answer in that place."""
+            with self:
+                return await behavior(messages, context)
+
+        return answer
 
     def admit(self, context: Context) -> AdmittedCall:
         """Keep account of a call that has its place, from before it is decoded until its reply is ready."""

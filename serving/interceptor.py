@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import structlog
+from prometheus_client import Counter
 
 from serving.admission import LIMITED_METHODS, Admission
 from serving.context import Context, Handler
@@ -17,7 +18,6 @@ from serving.errors import CallerGone, Overloaded, RequestError
 from serving.messages import (
     Behavior,
     Messages,
-    StreamBehavior,
     bounded,
     stream_with_message,
     stream_with_messages,
@@ -25,10 +25,17 @@ from serving.messages import (
 )
 from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
-from serving.statuses import INTERNAL_MESSAGE, abort, ask_to_wait, code_of_the_gone, status_code
+from serving.statuses import (
+    INTERNAL_MESSAGE,
+    Status,
+    abort,
+    add_trailing_metadata,
+    code_of_the_gone,
+    refusal_of,
+    status_code,
+)
+from serving.streams import Streams
 
-MAX_STREAMS = 8192
-"""Streams that may be open, such as those of clients who watch the health; each takes 20 KB."""
 MAX_OTHER_CALLS = 4096
 """Unary calls in progress that ask no model; apart from streams, so that these shut no probe out."""
 MAX_OTHER_BYTES = 2**16
@@ -60,14 +67,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._admission = admission
         self._other_calls = Admission(MAX_OTHER_CALLS)
-        self._open_streams = Admission(MAX_STREAMS)
+        self._streams = Streams()
         self._message_seconds = message_seconds
-        self._admissions: dict[str, Admission] = {}
         self._watch = CallWatch(watchers)
-        self._wrapped: dict[str, Handler] = {}
-        self._refusals: dict[str, Handler] = {}
+        self._methods: dict[str, _Method] = {}
         self._answering = 0
-        self._streams: set[asyncio.Task[None]] = set()
 
     def is_answering(self) -> bool:
         """Whether a call is in progress that is no stream."""
@@ -75,8 +79,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def end_streams(self) -> None:
         """End all streams: those that watch the health, for one, never end by themselves."""
-        for stream in self._streams:
-            stream.cancel()
+        self._streams.end()
 
     async def intercept_service(
         self,
@@ -85,25 +88,45 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Give the wrapped handler of a call's method; None if there is no such method."""
         full_method = handler_call_details.method
-        if full_method not in self._wrapped:
+        if full_method not in self._methods:
             handler = await continuation(handler_call_details)
             if handler is None:
                 self._metrics.arrived.labels(NO_METHOD).inc()
                 return None
-            admission = self._admissions[full_method] = self._admission_of(full_method, handler)
-            self._wrapped[full_method] = self._wrap(full_method, handler)
-            self._refusals[full_method] = self._refuse(full_method, admission.refusal())
-        self._metrics.arrived.labels(_short(full_method)).inc()
-        if self._admissions[full_method].is_full():
-            return self._refusals[full_method]
-        return self._wrapped[full_method]
+            self._methods[full_method] = self._take_over(full_method, handler)
+        method = self._methods[full_method]
+        method.arrived.inc()
+        return method.refuse if method.admission.is_full() else method.answer
+
+    def find_refusal(self, full_method: str) -> Status | None:
+        """What ends a call before anything else is done for it, its token looked at included: no place is left.
+
+        None where there may be one; calls that are taken in together come to `intercept_service` for it. So do all
+        calls where somebody watches, who wants to know more of them.
+        """
+        method = self._methods.get(full_method)
+        if method is None or self._watch.is_kept() or not method.admission.is_full():
+            return None
+        method.arrived.inc()
+        return method.refusal.count()
+
+    def _take_over(self, full_method: str, handler: Handler) -> _Method:
+        admission, short = self._admission_of(full_method, handler), _short(full_method)
+        refusal = _Refusal(short, admission.refusal(), self._metrics)
+        return _Method(
+            self._metrics.arrived.labels(short),
+            admission,
+            refusal,
+            self._refuse(full_method, refusal),
+            self._wrap(full_method, handler, admission),
+        )
 
     def _admission_of(self, full_method: str, handler: Any) -> Admission:
         if full_method in LIMITED_METHODS:
             return self._admission
-        return self._other_calls if handler.unary_unary else self._open_streams
+        return self._other_calls if handler.unary_unary else self._streams.places
 
-    def _wrap(self, full_method: str, handler: Any) -> Handler:  # whose type stubs know of threads alone
+    def _wrap(self, full_method: str, handler: Any, admission: Admission) -> Handler:
         """The same method, as one that takes a stream of messages.
 
         So a call begins before its message is there: whoever is refused is not waited for. And where gRPC itself
@@ -113,42 +136,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if full_method not in LIMITED_METHODS:
             parse = bounded(parse, MAX_OTHER_BYTES)
         if handler.unary_unary:
-            behavior = self._limit(full_method, with_message(parse, self._message_seconds, handler.unary_unary))
+            behavior = admission.limit(with_message(parse, self._message_seconds, handler.unary_unary))
             observed = self._observe(full_method, behavior)
             return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
             replies = stream_with_message(parse, self._message_seconds, handler.unary_stream)
         else:
             replies = stream_with_messages(parse, handler.stream_stream)
-        held = self._hold(full_method, replies)
+        held = self._streams.hold(_short(full_method), replies)
         return grpc.stream_stream_rpc_method_handler(held, response_serializer=serialize)
 
-    def _limit(self, full_method: str, behavior: Behavior) -> Behavior:
-        """`behavior`, in a place that a call was found to have."""
-        admission = self._admissions[full_method]
-
-        async def answer(messages: Messages, context: Context) -> Any:
-            """Answer in that place."""
-            with admission:
-                return await behavior(messages, context)
-
-        return answer
-
-    def _refuse(self, full_method: str, error: Overloaded) -> Handler:
-        """What ends calls for which there is no place: made once, since they come when there is enough to do."""
-        method, code, reason = _short(full_method), status_code(type(error)), type(error).__name__
-        refused = self._metrics.refused.labels(method, reason)
-        seconds = self._metrics.seconds.labels(method, code.name)
+    def _refuse(self, full_method: str, refusal: _Refusal) -> Handler:
+        """What ends calls for which there is no place."""
 
         async def refuse(_: Messages, context: Context) -> None:
             """Refuse a call, without waiting for its message."""
-            started = time.perf_counter()
+            status = refusal.count()
             if (record := self._watch.begin(full_method, context)) is not None:
-                self._watch.end(record, code, reason)
-            refused.inc()
-            ask_to_wait(context, error)
-            seconds.observe(time.perf_counter() - started)
-            await abort(context, code, str(error))
+                self._watch.end(record, status.code, refusal.reason)
+            add_trailing_metadata(context, status)
+            await abort(context, status.code, status.message)
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
@@ -179,7 +186,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 code, reason, message = status_code(type(error)), type(error).__name__, str(error)
                 self._metrics.refused.labels(method, reason).inc()
                 if isinstance(error, Overloaded):
-                    ask_to_wait(context, error)
+                    add_trailing_metadata(context, refusal_of(error))
             except Exception as error:
                 reason, message = type(error).__name__, INTERNAL_MESSAGE
                 log.exception("call failed", method=method)
@@ -196,35 +203,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _note_end(self, _: object) -> None:
         self._answering -= 1
 
-    def _hold(self, full_method: str, behavior: StreamBehavior) -> Callable[[Messages, Context], Awaitable[None]]:
-        """`behavior`, which answers with a stream, remembered while it is open."""
 
-        async def answer(messages: Messages, context: Context) -> None:
-            """Write what there is to say, until the server ends the stream or its caller leaves."""
-            stream = asyncio.current_task()
-            assert stream is not None  # noqa: S101  gRPC runs every call as a task
-            self._streams.add(stream)
-            try:
-                with self._open_streams:
-                    async with aclosing(behavior(messages, context)) as replies:
-                        async for reply in replies:
-                            await context.write(reply)
-                return
-            except RequestError as error:
-                code, message = status_code(type(error)), str(error)
-            except asyncio.CancelledError:
-                # Where the caller has left, this reaches nobody; where the server leaves, gRPC would say nothing.
-                code, message = grpc.StatusCode.CANCELLED, "the server has ended the stream"
-            except grpc.aio.BaseError:  # the connection broke, which is gRPC's to deal with
-                raise
-            except Exception:
-                log.exception("call failed", method=_short(full_method))
-                code, message = grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE
-            finally:
-                self._streams.discard(stream)
-            await abort(context, code, message)
+@dataclass(frozen=True)
+class _Method:
+    """What is kept of a method: who has a place, and what answers calls without and with one."""
 
-        return answer
+    arrived: Counter
+    admission: Admission
+    refusal: _Refusal
+    refuse: Handler
+    answer: Handler
+
+
+class _Refusal:
+    """Of calls without a place: made once for each method, since they come when there is enough to do."""
+
+    def __init__(self, method: str, error: Overloaded, metrics: CallMetrics) -> None:
+        self.reason = type(error).__name__
+        self._status = refusal_of(error)
+        self._refused = metrics.refused.labels(method, self.reason)
+        self._seconds = metrics.seconds.labels(method, self._status.code.name)
+
+    def count(self) -> Status:
+        """Count one more, which waited for nothing."""
+        self._refused.inc()
+        self._seconds.observe(0.0)
+        return self._status
 
 
 def _short(full_method: str) -> str:

@@ -79,9 +79,13 @@ class CallWatch:
     def __init__(self, watchers: Sequence[CallWatcher]) -> None:
         self._watchers = watchers
 
+    def is_kept(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._watchers)
+
     def begin(self, method: str, context: Context) -> CallRecord | None:
         """Open a call's record and give its caller the request id; None if nobody watches."""
-        if not self._watchers or method.startswith(UNWATCHED):
+        if not self.is_kept() or method.startswith(UNWATCHED):
             return None
         began = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())

@@ -192,6 +192,7 @@ class Server:
             )
         return CallServer(
             services.methods,
+            self._interceptor.find_refusal,
             interceptors=[*self._credentials.interceptors(), self._interceptor],
             options=[
                 # A second server on the same port must fail, not share its calls; workers are one server.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NoReturn
 
 import grpc
@@ -41,16 +42,29 @@ MAX_MESSAGE_CHARACTERS = 500
 INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
 
 
+@dataclass(frozen=True)
+class Status:
+    """What a call ends with."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing_metadata: tuple[tuple[str, str], ...] = ()
+
+
 def status_code(error: type[RequestError]) -> grpc.StatusCode:
     """The gRPC status of a request error: its own, or its nearest parent's."""
     return next(STATUS_CODES[kind] for kind in error.__mro__ if kind in STATUS_CODES)
 
 
-def ask_to_wait(context: Context, error: Overloaded) -> None:
-    """Tell a client's retry policy what to wait for instead of its own back-off (gRFC A6)."""
+def refusal_of(error: Overloaded) -> Status:
+    """Of what is too much; a client's retry policy waits as long as it says (pushback, gRFC A6)."""
     pushback_ms = str(round(error.retry_after_seconds * 1e3))
-    more = context.trailing_metadata() or ()
-    context.set_trailing_metadata((*more, ("grpc-retry-pushback-ms", pushback_ms)))
+    return Status(status_code(type(error)), str(error), (("grpc-retry-pushback-ms", pushback_ms),))
+
+
+def add_trailing_metadata(context: Context, status: Status) -> None:
+    """Have a call end with that of a status as well."""
+    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *status.trailing_metadata))
 
 
 def code_of_the_gone(context: Context) -> grpc.StatusCode:

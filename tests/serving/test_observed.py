@@ -11,8 +11,10 @@ import grpc
 import numpy as np
 import pytest
 
+from benchmarks.fuzzing.peers import Peer
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
+from serving.call_server import CALLS_AT_ONCE
 from serving.client import CallError, Client
 from serving.ensemble import Ensemble
 from serving.interceptor import NO_METHOD
@@ -21,6 +23,7 @@ from tests.bundles import write_bundle
 from tests.serving.test_server import BLACK, Gate, expire, raw, scrape, target, wait_for
 
 StartServer = Callable[..., Server]
+METHOD = "/consort.v1.Classifier/Classify"
 STUB = {"model": "stub", "version": "1"}
 
 
@@ -104,6 +107,41 @@ class TestRefusals:
             gate.open()
             for call in calls:
                 call.result()
+
+    @pytest.mark.parametrize("watched", [0.0, 1.0])
+    def test_a_call_too_many_is_ended_and_counted_alike_whether_somebody_watches_or_not(
+        self, watched: float, models: Path, gate: Gate, start_server: StartServer
+    ) -> None:
+        """Those that nobody watches are ended before anything else is done for them."""
+        server = start_server(models, max_concurrent_calls=1, access_log_error_share=watched)
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = classifier_pb2_grpc.ClassifierStub(channel)
+            running = stub.Classify.future(raw(), timeout=60)
+            gate.wait_until_held()
+            for _ in range(3):
+                with pytest.raises(grpc.RpcError, match="1 calls are in progress, which is the limit") as error:
+                    stub.Classify(raw(), timeout=60)
+                assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                metadata: Any = error.value.trailing_metadata()
+                assert dict(metadata)["grpc-retry-pushback-ms"] == "100"
+            gate.open()
+            running.result()
+        assert refused(server, "TooManyCalls") == 3
+        assert sample(server, "consort_arrived_calls_total", method="Classify") == 4
+        too_many = {"method": "Classify", "code": "RESOURCE_EXHAUSTED"}
+        assert sample(server, "consort_call_seconds_count", **too_many) == 3
+
+    def test_of_calls_that_come_together_no_more_than_may_be_get_a_place(
+        self, models: Path, start_server: StartServer
+    ) -> None:
+        """Many are taken in before the first of them has begun."""
+        server = start_server(models, max_concurrent_calls=2)
+        with Peer(target(server)) as peer:
+            for _ in range(CALLS_AT_ONCE):
+                peer.begin(METHOD)
+            wait_for(lambda: sample(server, "consort_arrived_calls_total", method="Classify") == CALLS_AT_ONCE)
+            wait_for(lambda: sample(server, "consort_in_flight_calls", method="Classify") == 2)
+            assert refused(server, "TooManyCalls") == CALLS_AT_ONCE - 2
 
     def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
         server = start_server(models, max_queue_images=1, max_call_images=1, threads=1)

@@ -110,7 +110,7 @@ class TestOneCall:
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Those who watch the health shut out nobody but others who would."""
-        monkeypatch.setattr(interceptor, "MAX_STREAMS", 2)
+        monkeypatch.setattr("serving.streams.MAX_STREAMS", 2)
         server = start_server(models)
         with grpc.insecure_channel(target(server)) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)  # its type stubs name no methods
@@ -123,7 +123,7 @@ class TestOneCall:
                 assert health.Check(health_pb2.HealthCheckRequest(), timeout=60).status == 1
                 for stream in streams:
                     stream.cancel()
-                wait_for(lambda: not server._interceptor._streams)
+                wait_for(lambda: not server._interceptor._streams._open)
 
     def test_beside_too_many_others_that_ask_no_model(
         self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch

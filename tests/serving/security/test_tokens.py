@@ -15,6 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from benchmarks.fuzzing.peers import Peer
 from protos.consort.v1 import classifier_pb2
 from serving.channel import Credentials
 from serving.client import CallError, Client
@@ -123,6 +124,24 @@ def test_a_token_with_the_scope_is_answered(server: Server, tokens: dict[str, st
 def test_a_message_is_not_read_before_the_token(server: Server) -> None:
     """Bytes that are no message get the same answer as any other, not INVALID_ARGUMENT."""
     assert code_of(server, f"/{SERVICE}/Classify", message=b"\xff" * 100) == UNAUTHENTICATED
+
+
+def test_who_finds_no_place_is_not_asked_for_a_token(
+    models: Path, file: Path, tokens: dict[str, str], start_server: StartServer
+) -> None:
+    """A flood without tokens costs no more than one with them, and takes no place."""
+    server = start_server(models, tokens=file, max_concurrent_calls=1)
+    classify, method = Credentials(token=tokens[Scope.CLASSIFY]), f"/{SERVICE}/Classify"
+    assert code_of(server, method) == UNAUTHENTICATED
+    with Peer(target(server)) as peer:
+
+        def is_full() -> bool:
+            """Hold the place; whoever asks may have had it at that moment."""
+            peer.begin(method, (("authorization", f"Bearer {tokens[Scope.CLASSIFY]}"),))
+            return code_of(server, method, classify) == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        wait_for(is_full)
+        assert code_of(server, method) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize(
