@@ -110,7 +110,7 @@ async def serve_by_asyncio(port: int, *, with_our_own: bool) -> None:
     server: Any
     if with_our_own:
         methods = {f"/{CLASSIFIER}/{method}": handler for method, handler in handlers.items()}
-        server = CallServer(methods, lambda _: None, (), ())
+        server = CallServer(methods, lambda _method, _context: None, (), ())
     else:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(CLASSIFIER, handlers),))

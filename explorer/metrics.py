@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.request
 from collections import defaultdict
 from typing import Any
@@ -22,7 +23,7 @@ def fetch_metrics(url: str, timeout_seconds: float) -> str:
     try:
         with urllib.request.urlopen(url, timeout=timeout_seconds) as reply:  # noqa: S310 - the settings allow http and https alone
             return str(reply.read(MOST_BYTES).decode())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, http.client.HTTPException, UnicodeDecodeError) as error:
         raise MetricsUnreadable(f"No metrics can be had from {url}.") from error
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from explorer.errors import InvalidRequest, PictureRefused
-from imaging.files import ImageError, Pixels, open_image, read_image
+from imaging.files import ImageError, Pixels, open_image, read_image, shown_size
 
 INK_SHARE = 20 / 28
 """Of the input's side, that the digit's longer side fills."""
@@ -56,7 +56,7 @@ def prepare(file: bytes, preparation: Preparation) -> Pixels:
             return read_image(file, preparation.shape, preparation.max_pixels)
         if channels != 1:
             raise InvalidRequest("centring is for models that read grey strokes, and this one reads colours")
-        size = _working_size(*open_image(file, preparation.max_pixels).size)
+        size = _working_size(*shown_size(open_image(file, preparation.max_pixels)))
         grey = read_image(file, (1, *size), preparation.max_pixels)[0]
     except ImageError as error:
         raise PictureRefused(f"This picture cannot be used: it is {error}.") from error

@@ -6,21 +6,17 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
 from pydantic_settings import CliPositionalArg, SettingsConfigDict
+from rich.console import Console
 
 from export.bundle import export_bundle
 from export.errors import ExportError
 from export.manifest import Manifest, Name, read_manifest
-from machine.settings import explain
-from training.command import COMMAND_CONFIG, Command
+from training.command import COMMAND_CONFIG, Command, run_command
 from training.dataset import Dataset
 from training.errors import RunError, TrainingError
 from training.run import Run
 from training.sources import load_dataset
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 
 class ExportSettings(Command):
@@ -43,18 +39,13 @@ class ExportSettings(Command):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the process's exit code."""
-    try:
-        settings = ExportSettings(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
-    except ValidationError as error:
-        print(explain(error), file=sys.stderr)
-        return EXIT_USAGE
-    try:
-        folder = export(settings)
-    except (ExportError, TrainingError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    print(f"{folder}: {describe(folder)}")
-    return 0
+    return run_command(ExportSettings, arguments, run, failures=(ExportError, TrainingError))
+
+
+def run(settings: ExportSettings, console: Console) -> None:
+    """Write the bundle, and say what it is."""
+    folder = export(settings)
+    console.print(f"{folder}: {describe(folder)}", soft_wrap=True, highlight=False)
 
 
 def export(settings: ExportSettings) -> Path:

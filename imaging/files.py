@@ -58,7 +58,7 @@ def read_image(file: bytes, shape: tuple[int, int, int], max_pixels: int) -> Pix
         uint8 of that shape.
 
     Raises:
-        ImageError: It is none of these formats, damaged, too large, or has several frames.
+        ImageError: It is none of these formats, damaged, too large, or has several frames or too many scans.
     """
     return fit_image(open_image(file, max_pixels), shape)
 
@@ -79,7 +79,7 @@ def fit_image(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
 
 
 def open_image(file: bytes, max_pixels: int) -> Image.Image:
-    """Read a file's header, and nothing more.
+    """Read a file's header; nothing is decoded.
 
     Raises:
         ImageError: As for `read_image`, as far as the header shows it.

@@ -44,14 +44,20 @@ class Admission:
         )
 
     def __enter__(self) -> None:
-        """Hold a place for a call, from before its message is read until it has ended."""
+        """Hold a place for a call, from before its message is read until it has ended.
+
+        Raises:
+            TooManyCalls: There is none.
+        """
+        if self.is_full():
+            raise self.refusal()
         self._taken += 1
 
     def __exit__(self, *_: object) -> None:
         self._taken -= 1
 
     def limit(self, behavior: Behavior) -> Behavior:
-        """`behavior`, in a place that a call was found to have."""
+        """`behavior`, in a place of its own."""
 
         async def answer(messages: Messages, context: Context) -> Any:
             """Answer in that place."""

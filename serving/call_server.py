@@ -1,4 +1,4 @@
-"""gRPC's asyncio server, except that calls are taken in by code of ours (decision 29).
+"""gRPC's asyncio server, except that calls are taken in, and refused, by code of ours (decisions 29 and 30).
 
 gRPC's own code ends for good at the first call whose path is not UTF-8, which anybody may send, and takes in one
 call at a time. What stands in for it needs parts of gRPC that are not public.
@@ -15,16 +15,17 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio._server import Server
 
-from serving.context import Handler
-from serving.statuses import Status
+from serving.context import Context, Handler
+from serving.statuses import Status, trailing_metadata
 
 CALLS_AT_ONCE = 32
 """Calls of one method that gRPC may hand over before the loop has looked at the first of them."""
 NO_METHOD = "/(none)/(none)"
 """Stands for the path of every method that there is not: what came may be any bytes."""
 
-FindRefusal = Callable[[str], Status | None]
-"""Asked with each call's path, before anything else is done for the call: what ends it at once, if anything."""
+FindRefusal = Callable[[str, Context], Status | None]
+"""Asked of each call, by its path, before anything else is done for it: what ends it at once, if anything does.
+Must not raise."""
 
 
 class Services:
@@ -101,23 +102,22 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]  # it has no types
                     self._end.set_exception(error)
 
     def _begin(self, name: str, call: Any) -> None:
-        if (refusal := self._find_refusal(name)) is not None:
-            self._keep(self._refuse(call, refusal))
+        context = cygrpc._ServicerContext(call, None, None, self._loop)
+        if (refusal := self._find_refusal(name, context)) is not None:
+            self._keep(self._refuse(call, context, refusal))
             return
         answer = cygrpc._handle_rpc(name, self._methods, self._interceptors, call, self._loop, False)
         self._keep(cygrpc._schedule_rpc_coro(answer, call, self._loop, name))
 
-    async def _refuse(self, call: Any, status: Status) -> None:
+    async def _refuse(self, call: Any, context: Context, status: Status) -> None:
         """End a call in one step, where gRPC's way takes some ten: most calls end here when there are too many."""
+        more = trailing_metadata(context, status)
         end = (
             cygrpc.SendInitialMetadataOperation((), 0),
-            cygrpc.SendStatusFromServerOperation(
-                status.trailing_metadata, status.code.value[0], status.message, 0
-            ),
+            cygrpc.SendStatusFromServerOperation(more, status.code.value[0], status.message, 0),
             cygrpc.ReceiveCloseOnServerOperation(0),  # without it, gRPC would cancel the call as well
         )
-        with suppress(cygrpc.ExecuteBatchError):  # its caller has left
-            await cygrpc.execute_batch(call, end, self._loop)
+        await cygrpc.execute_batch(call, end, self._loop)  # does not fail where the caller has left
 
     async def _start_shutting_down(self) -> None:
         """As gRPC does, also where calls are taken in no more: it would wait for those in progress without end."""

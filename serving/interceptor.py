@@ -10,11 +10,11 @@ from typing import Any
 
 import grpc
 import structlog
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 from serving.admission import LIMITED_METHODS, Admission
 from serving.context import Context, Handler
-from serving.errors import CallerGone, Overloaded, RequestError
+from serving.errors import CallerGone, RequestError, TooManyCalls
 from serving.messages import (
     Behavior,
     Messages,
@@ -25,15 +25,7 @@ from serving.messages import (
 )
 from serving.metrics.calls import CallMetrics
 from serving.observation import CallWatch, CallWatcher
-from serving.statuses import (
-    INTERNAL_MESSAGE,
-    Status,
-    abort,
-    add_trailing_metadata,
-    code_of_the_gone,
-    refusal_of,
-    status_code,
-)
+from serving.statuses import INTERNAL, Status, abort, code_of_the_gone, status_of
 from serving.streams import Streams
 
 MAX_OTHER_CALLS = 4096
@@ -67,7 +59,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._admission = admission
         self._other_calls = Admission(MAX_OTHER_CALLS)
-        self._streams = Streams()
+        self._streams = Streams(metrics)
         self._message_seconds = message_seconds
         self._watch = CallWatch(watchers)
         self._methods: dict[str, _Method] = {}
@@ -96,29 +88,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._methods[full_method] = self._take_over(full_method, handler)
         method = self._methods[full_method]
         method.arrived.inc()
-        return method.refuse if method.admission.is_full() else method.answer
+        return method.handler
 
-    def find_refusal(self, full_method: str) -> Status | None:
-        """What ends a call before anything else is done for it, its token looked at included: no place is left.
-
-        None where there may be one; calls that are taken in together come to `intercept_service` for it. So do all
-        calls where somebody watches, who wants to know more of them.
-        """
+    def is_full(self, full_method: str) -> bool:
+        """Whether a call of a method would find no place."""
         method = self._methods.get(full_method)
-        if method is None or self._watch.is_kept() or not method.admission.is_full():
-            return None
+        return method is not None and method.admission.is_full()
+
+    def refuse(self, full_method: str, context: Context) -> Status:
+        """What ends a call for which there is no place, without anything else being done for it."""
+        method = self._methods[full_method]
         method.arrived.inc()
-        return method.refusal.count()
+        method.refused.inc()
+        method.refused_seconds.observe(0.0)
+        self._watch.note_refusal(full_method, context, method.refusal.code, TooManyCalls.__name__)
+        return method.refusal
 
     def _take_over(self, full_method: str, handler: Handler) -> _Method:
         admission, short = self._admission_of(full_method, handler), _short(full_method)
-        refusal = _Refusal(short, admission.refusal(), self._metrics)
+        refusal = status_of(admission.refusal())
         return _Method(
-            self._metrics.arrived.labels(short),
-            admission,
-            refusal,
-            self._refuse(full_method, refusal),
-            self._wrap(full_method, handler, admission),
+            handler=self._wrap(full_method, handler, admission),
+            admission=admission,
+            refusal=refusal,
+            arrived=self._metrics.arrived.labels(short),
+            refused=self._metrics.refused.labels(short, TooManyCalls.__name__),
+            refused_seconds=self._metrics.seconds.labels(short, refusal.code.name),
         )
 
     def _admission_of(self, full_method: str, handler: Any) -> Admission:
@@ -126,6 +121,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._admission
         return self._other_calls if handler.unary_unary else self._streams.places
 
+    # The type stubs of handlers know of threads alone.
     def _wrap(self, full_method: str, handler: Any, admission: Admission) -> Handler:
         """The same method, as one that takes a stream of messages.
 
@@ -146,19 +142,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         held = self._streams.hold(_short(full_method), replies)
         return grpc.stream_stream_rpc_method_handler(held, response_serializer=serialize)
 
-    def _refuse(self, full_method: str, refusal: _Refusal) -> Handler:
-        """What ends calls for which there is no place."""
-
-        async def refuse(_: Messages, context: Context) -> None:
-            """Refuse a call, without waiting for its message."""
-            status = refusal.count()
-            if (record := self._watch.begin(full_method, context)) is not None:
-                self._watch.end(record, status.code, refusal.reason)
-            add_trailing_metadata(context, status)
-            await abort(context, status.code, status.message)
-
-        return grpc.stream_unary_rpc_method_handler(refuse)
-
     def _observe(self, full_method: str, behavior: Behavior) -> Behavior:
         method = _short(full_method)
         in_flight = self._metrics.in_flight.labels(method)
@@ -166,7 +149,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def answer(messages: Messages, context: Context) -> Any:
             """`behavior`, counted and timed, with its errors as statuses."""
             started = time.perf_counter()
-            code, reason = grpc.StatusCode.INTERNAL, None
+            code, reason, status = grpc.StatusCode.INTERNAL, None, INTERNAL
             record = self._watch.begin(full_method, context)
             self._answering += 1
             context.add_done_callback(self._note_end)  # type: ignore[arg-type]  # told once the reply has left
@@ -180,15 +163,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.count_gone(method, code, ran=False)
                 raise
             except CallerGone as error:
-                code, reason, message = code_of_the_gone(context), type(error).__name__, str(error)
+                code, reason = code_of_the_gone(context), type(error).__name__
+                status = Status(code, str(error))
                 self._metrics.count_gone(method, code, ran=error.ran)
             except RequestError as error:
-                code, reason, message = status_code(type(error)), type(error).__name__, str(error)
+                status, reason = status_of(error), type(error).__name__
+                code = status.code
                 self._metrics.refused.labels(method, reason).inc()
-                if isinstance(error, Overloaded):
-                    add_trailing_metadata(context, refusal_of(error))
             except Exception as error:
-                reason, message = type(error).__name__, INTERNAL_MESSAGE
+                reason = type(error).__name__
                 log.exception("call failed", method=method)
             finally:
                 in_flight.dec()
@@ -196,7 +179,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._metrics.seconds.labels(method, code.name).observe(seconds)
                 if record is not None:
                     self._watch.end(record, code, reason)
-            return await abort(context, code, message)
+            return await abort(context, status)
 
         return answer
 
@@ -206,29 +189,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(frozen=True)
 class _Method:
-    """What is kept of a method: who has a place, and what answers calls without and with one."""
+    """What is kept of a method; most of it for calls that find no place, which come when there is enough to do."""
 
-    arrived: Counter
+    handler: Handler
     admission: Admission
-    refusal: _Refusal
-    refuse: Handler
-    answer: Handler
-
-
-class _Refusal:
-    """Of calls without a place: made once for each method, since they come when there is enough to do."""
-
-    def __init__(self, method: str, error: Overloaded, metrics: CallMetrics) -> None:
-        self.reason = type(error).__name__
-        self._status = refusal_of(error)
-        self._refused = metrics.refused.labels(method, self.reason)
-        self._seconds = metrics.seconds.labels(method, self._status.code.name)
-
-    def count(self) -> Status:
-        """Count one more, which waited for nothing."""
-        self._refused.inc()
-        self._seconds.observe(0.0)
-        return self._status
+    refusal: Status
+    arrived: Counter
+    refused: Counter
+    refused_seconds: Histogram
 
 
 def _short(full_method: str) -> str:

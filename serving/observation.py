@@ -79,13 +79,20 @@ class CallWatch:
     def __init__(self, watchers: Sequence[CallWatcher]) -> None:
         self._watchers = watchers
 
-    def is_kept(self) -> bool:
-        """Whether anybody watches."""
-        return bool(self._watchers)
-
     def begin(self, method: str, context: Context) -> CallRecord | None:
-        """Open a call's record and give its caller the request id; None if nobody watches."""
-        if not self.is_kept() or method.startswith(UNWATCHED):
+        """Open the record of the call that runs in this task; None if nobody watches."""
+        if (record := self._open(method, context)) is not None:
+            _current.set(record)  # gRPC runs every call as a task of its own
+        return record
+
+    def note_refusal(self, method: str, context: Context, code: grpc.StatusCode, error: str) -> None:
+        """Show a call that ends before it has begun."""
+        if (record := self._open(method, context)) is not None:
+            self.end(record, code, error)
+
+    def _open(self, method: str, context: Context) -> CallRecord | None:
+        """A record, whose request id the call's caller is given."""
+        if not self._watchers or method.startswith(UNWATCHED):
             return None
         began = time.perf_counter()
         metadata = dict(context.invocation_metadata() or ())
@@ -94,9 +101,7 @@ class CallWatch:
             request_id = uuid.uuid4().hex
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         trace_context = {name: str(metadata[name]) for name in TRACE_CONTEXT if name in metadata}
-        record = CallRecord(method, request_id, trace_context, began)
-        _current.set(record)  # gRPC runs every call as a task of its own
-        return record
+        return CallRecord(method, request_id, trace_context, began)
 
     def end(self, record: CallRecord, code: grpc.StatusCode, error: str | None) -> None:
         """Close a call's record."""

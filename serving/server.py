@@ -18,6 +18,7 @@ from protos.open_inference.v2 import grpc_service_pb2, grpc_service_pb2_grpc
 from serving.access_log import open_access_log
 from serving.admission import Admission
 from serving.call_server import CallServer, Services
+from serving.context import Context
 from serving.control import ModelControl, ModelControlServicer
 from serving.inference import InferenceThreads
 from serving.interceptor import CallInterceptor
@@ -35,6 +36,7 @@ from serving.security.credentials import Credentials
 from serving.security.metrics_port import MetricsServer
 from serving.servicer import ClassifierServicer
 from serving.settings import ServerSettings
+from serving.statuses import Status
 from serving.tracing import open_tracing
 from serving.watcher import Watcher
 
@@ -192,8 +194,8 @@ class Server:
             )
         return CallServer(
             services.methods,
-            self._interceptor.find_refusal,
-            interceptors=[*self._credentials.interceptors(), self._interceptor],
+            self._find_refusal,
+            interceptors=[*self._credentials.interceptors, self._interceptor],
             options=[
                 # A second server on the same port must fail, not share its calls; workers are one server.
                 ("grpc.so_reuseport", int(self._is_worker)),
@@ -202,6 +204,12 @@ class Server:
                 *connection_options(settings),
             ],
         )
+
+    def _find_refusal(self, method: str, context: Context) -> Status | None:
+        """What ends a call at once: that there is no place for it, unless it has no token that lets it hear so."""
+        if self._interceptor.is_full(method) and self._credentials.let_pass(method, context):
+            return self._interceptor.refuse(method, context)
+        return None
 
     def _open_ports(self, grpc_port: int) -> None:
         host = self.settings.host

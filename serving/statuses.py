@@ -39,7 +39,6 @@ STATUS_CODES: dict[type[RequestError], grpc.StatusCode] = {
 """Subclasses take their nearest parent's status."""
 MAX_MESSAGE_CHARACTERS = 500
 """Longest message to a caller."""
-INTERNAL_MESSAGE = "the server failed to answer this call; its log has the details"
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,26 @@ class Status:
     trailing_metadata: tuple[tuple[str, str], ...] = ()
 
 
+INTERNAL = Status(grpc.StatusCode.INTERNAL, "the server failed to answer this call; its log has the details")
+
+
 def status_code(error: type[RequestError]) -> grpc.StatusCode:
     """The gRPC status of a request error: its own, or its nearest parent's."""
     return next(STATUS_CODES[kind] for kind in error.__mro__ if kind in STATUS_CODES)
 
 
-def refusal_of(error: Overloaded) -> Status:
-    """Of what is too much; a client's retry policy waits as long as it says (pushback, gRFC A6)."""
+def status_of(error: RequestError) -> Status:
+    """What a request error becomes; what is too much tells a client's retry policy when to ask again (gRFC A6)."""
+    code, message = status_code(type(error)), str(error)
+    if not isinstance(error, Overloaded):
+        return Status(code, message)
     pushback_ms = str(round(error.retry_after_seconds * 1e3))
-    return Status(status_code(type(error)), str(error), (("grpc-retry-pushback-ms", pushback_ms),))
+    return Status(code, message, (("grpc-retry-pushback-ms", pushback_ms),))
 
 
-def add_trailing_metadata(context: Context, status: Status) -> None:
-    """Have a call end with that of a status as well."""
-    context.set_trailing_metadata((*(context.trailing_metadata() or ()), *status.trailing_metadata))
+def trailing_metadata(context: Context, status: Status) -> tuple[tuple[str, str], ...]:
+    """What a call has of it already, and what its status adds."""
+    return (*(context.trailing_metadata() or ()), *status.trailing_metadata)
 
 
 def code_of_the_gone(context: Context) -> grpc.StatusCode:
@@ -74,10 +79,12 @@ def code_of_the_gone(context: Context) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
-async def abort(context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+async def abort(context: Context, status: Status) -> NoReturn:
     """End the call. Not to be called where an error is handled, which gRPC would keep, with all that it refers to.
 
     What came is part of many messages, and gRPC drops a status whose message is too long.
     """
-    await context.abort(code, message[:MAX_MESSAGE_CHARACTERS] + "..." * (len(message) > MAX_MESSAGE_CHARACTERS))
+    is_long = len(status.message) > MAX_MESSAGE_CHARACTERS
+    message = status.message[:MAX_MESSAGE_CHARACTERS] + "..." * is_long
+    await context.abort(status.code, message, trailing_metadata(context, status))
     raise AssertionError("abort always raises")

@@ -13,7 +13,8 @@ from serving.admission import Admission
 from serving.context import Context
 from serving.errors import RequestError
 from serving.messages import Messages, StreamBehavior
-from serving.statuses import INTERNAL_MESSAGE, abort, status_code
+from serving.metrics.calls import CallMetrics
+from serving.statuses import INTERNAL, Status, abort, status_of
 
 MAX_STREAMS = 8192
 """Streams that may be open, such as those of clients who watch the health; each takes 20 KB."""
@@ -24,8 +25,9 @@ log = structlog.get_logger()
 class Streams:
     """Those that are open."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: CallMetrics) -> None:
         self.places = Admission(MAX_STREAMS)
+        self._metrics = metrics
         self._open: set[asyncio.Task[None]] = set()
 
     def end(self) -> None:
@@ -48,17 +50,18 @@ class Streams:
                             await context.write(reply)
                 return
             except RequestError as error:
-                code, message = status_code(type(error)), str(error)
+                status = status_of(error)
+                self._metrics.refused.labels(method, type(error).__name__).inc()
             except asyncio.CancelledError:
                 # Where the caller has left, this reaches nobody; where the server leaves, gRPC would say nothing.
-                code, message = grpc.StatusCode.CANCELLED, "the server has ended the stream"
+                status = Status(grpc.StatusCode.CANCELLED, "the server has ended the stream")
             except grpc.aio.BaseError:  # the connection broke, which is gRPC's to deal with
                 raise
             except Exception:
                 log.exception("call failed", method=method)
-                code, message = grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE
+                status = INTERNAL
             finally:
                 self._open.discard(stream)
-            await abort(context, code, message)
+            await abort(context, status)
 
         return answer

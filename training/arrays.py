@@ -100,7 +100,7 @@ def _problems_of(images: Array, labels: Array) -> list[str]:
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         problems.append(f"labels are {labels.dtype} {labels.shape}, expected whole numbers (count,)")
-    elif len(labels) != len(images):
+    elif images.ndim and len(labels) != len(images):
         problems.append(f"{len(images)} images came with {len(labels)} labels")
     elif len(labels) == 0:
         problems.append("there are no images")

@@ -2,7 +2,7 @@
 
 An output pixel at x takes its value from the input at A x + t, with
 
-    A = shear(s) . rotation(r) . diag(1/zoom_y, 1/zoom_x)
+    A = shear(s) . rotation(r) . diag(1/zoom_x, 1/zoom_y)
 
 in the normalized coordinates of `torch.nn.functional.affine_grid`, where the image spans -1..1.
 """

@@ -179,6 +179,7 @@ def run_command(
     arguments: list[str] | None,
     action: Callable[[C, Console], None],
     advice: Callable[[C], str] = lambda _: "",
+    failures: type[Exception] | tuple[type[Exception], ...] = TrainingError,
 ) -> int:
     """Read a command's options, do what it does, and say in one line what stopped it.
 
@@ -187,6 +188,7 @@ def run_command(
         arguments: Of the command; None takes those of the process.
         action: What it does.
         advice: How to go on after it was interrupted or a disk failed.
+        failures: What is said by the name of its class and its message.
 
     Returns:
         The process's exit code.
@@ -207,7 +209,7 @@ def run_command(
     except OSError as error:
         print(f"{error}.{advice(settings)}", file=sys.stderr)
         return EXIT_FAILED
-    except TrainingError as error:
+    except failures as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return 0

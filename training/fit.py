@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -46,7 +47,8 @@ class FitSettings(TrainingCommand):
     run: Path = Path("runs/mnist")
     """New folder for checkpoints, metrics and summary."""
     resume: Path | None = None
-    """Continue the run in this folder with the settings that it began with; only --data may have moved."""
+    """Continue the run in this folder with the settings that it began with; its images may have moved to --data,
+    and --processes, --launcher and --ray-address may be others: the weights are the same."""
     reseed: bool = False
     """With --resume: give members whose loss diverged a new seed, and train them again."""
     architecture: str | None = Field(None, description=f"Instead of the recipe's: {', '.join(ARCHITECTURES)}.")
@@ -129,13 +131,20 @@ def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
     if conflicts := settings.conflicts_with_resume():
         raise RunError(f"--resume takes its settings from {folder}; leave out {', '.join(conflicts)}")
     run = Run.open(folder)
-    path = settings.data if "data" in settings.model_fields_set else run.settings.data_path
+    path = _images_of(run, settings)
     dataset = load_dataset(path, run.settings.image_side)
     run.require_same(dataset)
     run.move_data(path)
     if settings.reseed:
         run.reseed_diverged()
     return run, dataset
+
+
+def _images_of(run: Run, settings: FitSettings) -> Path:
+    """Where --data says, or the run read them, or, if they are there no more, where CONSORT_DATA says."""
+    known, is_named = run.settings.data_path, "data" in settings.model_fields_set
+    is_flag = is_named and str(settings.data) != os.environ.get("CONSORT_DATA")
+    return settings.data if is_flag or (is_named and not known.exists()) else known
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 from training.evaluation import reliability
 from training.member import EpochMetrics
 
-BLUE, ORANGE, GREY, RED = "#2563a8", "#d9731a", "#8a8f98", "#b3261e"
+BLUE, ORANGE, GREY = "#2563a8", "#d9731a", "#8a8f98"
 DPI = 110
 LABEL_LETTERS = 16
 MOST_LABELLED_CLASSES = 30
@@ -232,7 +232,7 @@ def _plain(axes: Axes) -> None:
 
 
 def _show(axes: Axes, pixels: Tensor) -> None:
-    """uint8 (channels, height, width); a grey image is shown as it is, not stretched to the full range."""
+    """Values 0..255 (channels, height, width); a grey image is shown as it is, not stretched to the full range."""
     image: NDArray[np.uint8] = pixels.to(torch.uint8).permute(1, 2, 0).numpy()
     if image.shape[2] == 1:
         axes.imshow(image[:, :, 0], cmap="gray", vmin=0, vmax=255)

@@ -22,8 +22,7 @@ class CallMetrics:
         counter = partial(Counter, registry=registry)
         self.arrived = counter(
             "consort_arrived_calls_total",
-            "Calls that came in. Unary ones that are neither in consort_call_seconds nor in progress were ended "
-            "by gRPC itself: too large, or left before their message came.",
+            "Calls that came in, streams among them.",
             ("method",),
         )
         self.in_flight = Gauge(
@@ -31,7 +30,8 @@ class CallMetrics:
         )
         self.seconds = Histogram(
             "consort_call_seconds",
-            "Time from a unary call's arrival to its answer, by method and gRPC status code.",
+            "Time from a unary call's arrival to its answer, by method and gRPC status code; 0 of calls without a "
+            "place.",
             ("method", "code"),
             buckets=SECONDS,
             registry=registry,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import grpc
 import structlog
 from prometheus_client import CollectorRegistry
 
+from serving.context import Context
 from serving.errors import PortTaken
 from serving.metrics.callers import CallerMetrics
 from serving.security.certificates import Certificate, CertificateFiles, grpc_credentials, load_certificate
@@ -35,13 +35,20 @@ class Credentials:
         self._certificate = _watch_certificate(settings, metrics)
         self._tokens = _watch_tokens(settings, metrics)
         self._reloader = Reloader([one for one in (self._certificate, self._tokens) if one is not None])
+        tokens = self._tokens
+        self._interceptors = [TokenInterceptor(lambda: tokens.current, metrics)] if tokens else []
         if self._tokens and not self._certificate:
             log.warning("tokens come in the clear: set tls_certificate, or let what is in front end TLS")
 
-    def interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """What stands before all other interceptors."""
-        tokens = self._tokens
-        return [TokenInterceptor(lambda: tokens.current, self._metrics)] if tokens else []
+    @property
+    def interceptors(self) -> list[TokenInterceptor]:
+        """What stands before all other interceptors; none where no token is asked for."""
+        return self._interceptors
+
+    def let_pass(self, method: str, context: Context) -> bool:
+        """Whether a call will pass them."""
+        metadata = context.invocation_metadata
+        return all(interceptor.lets_pass(method, metadata()) for interceptor in self._interceptors)
 
     def add_port(self, server: Any, address: str) -> int:
         """Open a port of a gRPC server, and give its number.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import grpc
 
@@ -11,7 +11,9 @@ from serving.errors import Forbidden, RequestError, Unauthenticated
 from serving.metrics.callers import CallerMetrics
 from serving.security.scopes import scope_of
 from serving.security.tokens import Tokens
-from serving.statuses import status_code
+from serving.statuses import abort, status_code, status_of
+
+Metadata = Iterable[tuple[str, str | bytes]] | None
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):
@@ -35,19 +37,29 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Let a call pass, or answer it with the reason why not."""
-        scope = scope_of(handler_call_details.method)
-        if scope is not None:
-            try:
-                self._tokens().require(_authorization(handler_call_details), scope)
-            except (Unauthenticated, Forbidden) as error:
-                self._refused[type(error)].inc()
-                return _refusal(error)
+        try:
+            self._require(handler_call_details.method, handler_call_details.invocation_metadata)
+        except (Unauthenticated, Forbidden) as error:
+            self._refused[type(error)].inc()
+            return _refusal(error)
         return await continuation(handler_call_details)
 
+    def lets_pass(self, method: str, metadata: Metadata) -> bool:
+        """Whether a call with such metadata would pass."""
+        try:
+            self._require(method, metadata)
+        except (Unauthenticated, Forbidden):
+            return False
+        return True
 
-def _authorization(details: grpc.HandlerCallDetails) -> str | None:
+    def _require(self, method: str, metadata: Metadata) -> None:
+        if (scope := scope_of(method)) is not None:
+            self._tokens().require(_authorization(metadata), scope)
+
+
+def _authorization(metadata: Metadata) -> str | None:
     """The one `authorization` of a call; several count as none."""
-    found = [value for key, value in details.invocation_metadata or () if key == "authorization"]
+    found = [value for key, value in metadata or () if key == "authorization"]
     return found[0] if len(found) == 1 and isinstance(found[0], str) else None
 
 
@@ -56,6 +68,6 @@ def _refusal(error: RequestError) -> Handler:
 
     async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
         """Say why."""
-        await context.abort(status_code(type(error)), str(error))
+        await abort(context, status_of(error))
 
     return grpc.stream_stream_rpc_method_handler(refuse)

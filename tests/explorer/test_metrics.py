@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 
 from explorer.errors import MetricsUnreadable
@@ -42,6 +45,17 @@ def test_a_server_that_has_answered_nothing_has_counts_of_zero() -> None:
 def test_what_is_no_metrics_text_is_said() -> None:
     with pytest.raises(MetricsUnreadable, match="is no metrics text"):
         summarize_metrics("<html>{")
+
+
+def test_an_address_that_answers_otherwise_is_named() -> None:
+    """A gRPC port begins with frames of HTTP/2."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        answering = threading.Thread(target=lambda: server.accept()[0].sendall(b"\0\0\0\4\0\0\0\0\0\r\n"))
+        answering.start()
+        with pytest.raises(MetricsUnreadable, match="No metrics can be had from"):
+            fetch_metrics(f"http://127.0.0.1:{port}/metrics", 10)
+        answering.join()
 
 
 def test_an_address_where_nobody_answers_is_named() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from explorer.errors import InvalidRequest, PictureRefused
 from explorer.preparation import Preparation, prepare
@@ -66,6 +68,18 @@ def test_proportions_of_any_kind_fit(size: tuple[int, int]) -> None:
     image = Image.new("L", size, 0)
     image.paste(255, (0, 0, max(1, size[0] // 2), max(1, size[1] // 2)))
     assert prepare(encode(image), Preparation(MNIST, True, max_pixels=10**7)).shape == MNIST
+
+
+def test_a_picture_that_lies_on_its_side_is_centred_as_it_is_shown() -> None:
+    """Cameras store a portrait as a landscape, and a tag that says how to turn it."""
+    shown = Image.new("L", (100, 200), 0)
+    shown.paste(255, (30, 20, 40, 180))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # shown after a quarter to the right
+    file = io.BytesIO()
+    shown.transpose(Image.Transpose.ROTATE_90).save(file, "PNG", exif=exif)
+    found = prepare(file.getvalue(), Preparation(MNIST, centre=True, max_pixels=10**6))
+    assert np.array_equal(found, prepared(shown))
 
 
 def test_without_centring_it_is_what_the_server_makes_of_the_file() -> None:

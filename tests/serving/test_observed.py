@@ -41,6 +41,15 @@ def sample(server: Server, name: str, **labels: str) -> float | None:
     return scrape(server).get((name, frozenset(labels.items())))
 
 
+def timed(server: Server) -> float:
+    """Calls of `Classify` that have ended, whatever with."""
+    return sum(
+        value
+        for (name, labels), value in scrape(server).items()
+        if name == "consort_call_seconds_count" and ("method", "Classify") in labels
+    )
+
+
 def refused(server: Server, reason: str, method: str = "Classify") -> float | None:
     return sample(server, "consort_refused_calls_total", method=method, reason=reason)
 
@@ -108,12 +117,10 @@ class TestRefusals:
             for call in calls:
                 call.result()
 
-    @pytest.mark.parametrize("watched", [0.0, 1.0])
-    def test_a_call_too_many_is_ended_and_counted_alike_whether_somebody_watches_or_not(
-        self, watched: float, models: Path, gate: Gate, start_server: StartServer
+    def test_a_call_too_many_is_counted_and_told_when_to_come_again(
+        self, models: Path, gate: Gate, start_server: StartServer
     ) -> None:
-        """Those that nobody watches are ended before anything else is done for them."""
-        server = start_server(models, max_concurrent_calls=1, access_log_error_share=watched)
+        server = start_server(models, max_concurrent_calls=1)
         with grpc.insecure_channel(target(server)) as channel:
             stub = classifier_pb2_grpc.ClassifierStub(channel)
             running = stub.Classify.future(raw(), timeout=60)
@@ -123,7 +130,7 @@ class TestRefusals:
                     stub.Classify(raw(), timeout=60)
                 assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
                 metadata: Any = error.value.trailing_metadata()
-                assert dict(metadata)["grpc-retry-pushback-ms"] == "100"
+                assert dict(metadata) == {"grpc-retry-pushback-ms": "100"}
             gate.open()
             running.result()
         assert refused(server, "TooManyCalls") == 3
@@ -137,11 +144,10 @@ class TestRefusals:
         """Many are taken in before the first of them has begun."""
         server = start_server(models, max_concurrent_calls=2)
         with Peer(target(server)) as peer:
-            for _ in range(CALLS_AT_ONCE):
-                peer.begin(METHOD)
-            wait_for(lambda: sample(server, "consort_arrived_calls_total", method="Classify") == CALLS_AT_ONCE)
-            wait_for(lambda: sample(server, "consort_in_flight_calls", method="Classify") == 2)
-            assert refused(server, "TooManyCalls") == CALLS_AT_ONCE - 2
+            peer.begin(METHOD, many=CALLS_AT_ONCE)
+            wait_for(lambda: refused(server, "TooManyCalls") == CALLS_AT_ONCE - 2)
+            assert sample(server, "consort_in_flight_calls", method="Classify") == 2
+        wait_for(lambda: sample(server, "consort_in_flight_calls", method="Classify") == 0)
 
     def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
         server = start_server(models, max_queue_images=1, max_call_images=1, threads=1)
@@ -158,15 +164,17 @@ class TestRefusals:
             for call in calls:
                 call.result()
 
-    def test_what_grpc_itself_ends_has_arrived_and_is_not_in_the_call_times(
+    def test_what_grpc_itself_ends_is_counted_like_any_other_call(
         self, models: Path, start_server: StartServer
     ) -> None:
+        """It ends a message that is too large, when the call has begun."""
         server = start_server(models, max_call_bytes=2000)
         with Client(target(server)) as client:
             with pytest.raises(CallError, match="RESOURCE_EXHAUSTED"):
                 client.classify(np.zeros((200, 1, 4, 4), np.uint8))
             client.classify(BLACK)
         assert sample(server, "consort_arrived_calls_total", method="Classify") == 2
+        wait_for(lambda: timed(server) == 2)
         assert sample(server, "consort_call_seconds_count", method="Classify", code="OK") == 1
 
     def test_methods_that_there_are_not_count_as_one(self, models: Path, start_server: StartServer) -> None:

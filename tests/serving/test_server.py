@@ -35,7 +35,7 @@ from serving.client import CallError, Client
 from serving.ensemble import Ensemble, Pixels
 from serving.errors import PortTaken, RequestError
 from serving.server import OPEN_INFERENCE_SERVICE, SERVICE, Server
-from serving.statuses import INTERNAL_MESSAGE, STATUS_CODES, status_code
+from serving.statuses import INTERNAL, STATUS_CODES, status_code
 from serving.verdict import Floats
 from tests.bundles import TWO_MEMBERS, StubMember, write_bundle
 from tests.imaging.test_files import encode, gradient
@@ -403,7 +403,7 @@ class TestRefusals:
 
         monkeypatch.setattr(Ensemble, "run_member", fail)
         with Client(target(start_server(models))) as client:
-            assert refused(client, raw()) == (grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE)
+            assert refused(client, raw()) == (INTERNAL.code, INTERNAL.message)
             assert client.list_models()
 
     def test_every_request_error_has_a_status(self) -> None:

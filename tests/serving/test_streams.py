@@ -15,7 +15,7 @@ from serving.admission import Admission
 from serving.errors import UnknownService
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
-from serving.statuses import INTERNAL_MESSAGE
+from serving.statuses import INTERNAL
 from tests.coroutines import run
 
 METHOD = "/grpc.health.v1.Health/Watch"
@@ -54,7 +54,10 @@ class Stream:
     async def write(self, reply: object) -> None:
         self.told.append(reply)
 
-    async def abort(self, code: grpc.StatusCode, message: str) -> None:
+    def trailing_metadata(self) -> None:
+        """Nothing yet."""
+
+    async def abort(self, code: grpc.StatusCode, message: str, _: object) -> None:
         self.code, self.message = code, message
         raise grpc.aio.AbortError
 
@@ -104,7 +107,7 @@ def test_a_stream_that_is_open_is_ended_with_a_status() -> None:
             grpc.StatusCode.NOT_FOUND,
             "no service 'x' has a health here",
         ),
-        (RuntimeError("a secret of the inside"), grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE),
+        (RuntimeError("a secret of the inside"), INTERNAL.code, INTERNAL.message),
     ],
 )
 def test_a_stream_that_fails_ends_as_a_call_does(error: Exception, code: grpc.StatusCode, message: str) -> None:

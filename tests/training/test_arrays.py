@@ -97,6 +97,7 @@ def test_grey_images_in_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> 
         ({"y_train": None}, ["x_train is there, y_train is not"]),
         ({"x_train": None, "y_train": None}, ["x_train and y_train are not there; found x_test, y_test"]),
         ({"y_train": np.arange(39) % 2}, ["train: 40 images came with 39 labels"]),
+        ({"x_train": np.uint8(3)}, ["train: images have shape ()"]),
         ({"x_train": np.zeros((40, 8, 8, 3))}, ["train: images are float64, expected uint8"]),
         ({"x_train": np.zeros((40, 8, 8, 5), np.uint8)}, ["train: images have shape (40, 8, 8, 5)"]),
         ({"y_train": np.zeros(40)}, ["train: labels are float64 (40,), expected whole numbers"]),

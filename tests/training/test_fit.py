@@ -139,6 +139,21 @@ def test_the_environment_gives_the_data_and_nothing_else(
     assert main(["--resume", str(tmp_path / "run")]) == 0
 
 
+def test_a_run_goes_on_with_its_own_images_whatever_the_environment_names(
+    drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless they are gone from where it read them."""
+    other, moved = write_digits(tmp_path / "other", train=640, test=100), tmp_path / "moved"
+    mine = shutil.copytree(drawn_digits, tmp_path / "mine")
+    main(arguments(mine, tmp_path / "run"))
+    monkeypatch.setenv("CONSORT_DATA", str(other))
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    mine.rename(moved)
+    assert main(["--resume", str(tmp_path / "run")]) == 1
+    monkeypatch.setenv("CONSORT_DATA", str(moved))
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+
+
 def test_resume_refuses_other_images(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,10 +126,9 @@ def test_a_message_is_not_read_before_the_token(server: Server) -> None:
     assert code_of(server, f"/{SERVICE}/Classify", message=b"\xff" * 100) == UNAUTHENTICATED
 
 
-def test_who_finds_no_place_is_not_asked_for_a_token(
+def test_a_stranger_does_not_learn_that_there_is_no_place(
     models: Path, file: Path, tokens: dict[str, str], start_server: StartServer
 ) -> None:
-    """A flood without tokens costs no more than one with them, and takes no place."""
     server = start_server(models, tokens=file, max_concurrent_calls=1)
     classify, method = Credentials(token=tokens[Scope.CLASSIFY]), f"/{SERVICE}/Classify"
     assert code_of(server, method) == UNAUTHENTICATED
@@ -141,7 +140,8 @@ def test_who_finds_no_place_is_not_asked_for_a_token(
             return code_of(server, method, classify) == grpc.StatusCode.RESOURCE_EXHAUSTED
 
         wait_for(is_full)
-        assert code_of(server, method) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert code_of(server, method) == UNAUTHENTICATED
+        assert code_of(server, method, Credentials(token=tokens[Scope.METRICS])) == DENIED
 
 
 @pytest.mark.parametrize(
