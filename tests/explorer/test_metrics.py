@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,13 +49,18 @@ def test_what_is_no_metrics_text_is_said() -> None:
 
 def test_an_address_that_answers_otherwise_is_named() -> None:
     """A gRPC port begins with frames of HTTP/2."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        answering = threading.Thread(target=lambda: server.accept()[0].sendall(b"\0\0\0\4\0\0\0\0\0\r\n"))
-        answering.start()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as thread:
+        answered = thread.submit(answer_with, server, b"\0\0\0\4\0\0\0\0\0\r\n")
         with pytest.raises(MetricsUnreadable, match="No metrics can be had from"):
-            fetch_metrics(f"http://127.0.0.1:{port}/metrics", 10)
-        answering.join()
+            fetch_metrics(f"http://127.0.0.1:{server.getsockname()[1]}/metrics", 10)
+        answered.result()
+
+
+def answer_with(server: socket.socket, said: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(said)
+        connection.recv(1000)
 
 
 def test_an_address_where_nobody_answers_is_named() -> None:
