@@ -35,7 +35,7 @@ from export.manifest import (
 )
 from export.proof import make_inputs, prove_parity, run_graph
 from export.quantization import quantize
-from machine.settings import explain
+from machine.problems import explain
 from training.architectures import Shape
 from training.dataset import Dataset
 from training.run import PREDICTIONS_FILE, Run, RunSettings

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from machine.settings import explain
+from machine.problems import explain
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"

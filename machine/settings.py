@@ -11,6 +11,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
+from machine.problems import explain
+
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -47,19 +49,6 @@ def resolve(settings_class: type[S], arguments: list[str]) -> S:
     except UnknownFlag as error:
         program = settings_class.model_config["cli_prog_name"]
         raise UnusableSettings(f"{error}; see {program} --help") from error
-
-
-def explain(error: ValidationError) -> str:
-    """All problems that pydantic found, on one line: where, what, and what came."""
-    return "; ".join(_explain_one(dict(problem)) for problem in error.errors(include_url=False))
-
-
-def _explain_one(problem: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    what = f"{where}: {problem['msg']}" if where else str(problem["msg"])
-    if not where or problem["type"] in ("missing", "value_error"):
-        return what
-    return f"{what}, got {str(problem['input'])[:80]!r}"
 
 
 class _ConfigFile(PydanticBaseSettingsSource):

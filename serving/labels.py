@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
-from machine.settings import explain
+from machine.problems import explain
 from serving.errors import BundleRefused
 
 LABELS_FILE = "labels.json"

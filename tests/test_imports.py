@@ -56,6 +56,12 @@ def test_serving_loads_no_torch(module: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_a_manifest_is_read_with_pydantic_alone() -> None:
+    """Environments of other servers, which ours is measured beside, read it as well."""
+    code = "import sys, export.manifest; sys.exit('pydantic_settings' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_the_explorer_loads_no_torch_and_no_server() -> None:
     """It is a client like any other; from the bundle it reads graphs, with onnx and onnxruntime alone."""
     unwanted = "{'torch', 'training', 'serving.server', 'export.graph'} & set(sys.modules)"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from machine.settings import explain
+from machine.problems import explain
 from serving.channel import Credentials
 from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
 from serving.client.explanation import ALL_CLASSES, explain_verdict
