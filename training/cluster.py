@@ -27,7 +27,7 @@ from training.device import gpu_share
 from training.errors import DivergenceError, RunError
 from training.files import write_bytes_whole
 from training.launch import Gathering, Job, Message, pass_on
-from training.member import CHECKPOINT_FILE, EpochMetrics, train_member
+from training.member import CHECKPOINT_FILE, STATE_FILE, EpochMetrics, train_member
 from training.run import Run, RunSettings
 
 RETRIES = 5
@@ -106,7 +106,7 @@ class _Sender:
         self.post.put.remote(self.job, (done, total))
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        self.post.put.remote(self.job, metrics)
+        ray.get(self.post.put.remote(self.job, metrics))  # waited for: the last one must not come after the result
 
 
 @ray.remote(max_retries=RETRIES)
@@ -196,3 +196,5 @@ def _unpack(files: Files, folder: Path) -> None:
     # The checkpoint last: whoever finds it may rely on the rest.
     for name in sorted(files, key=lambda name: name == CHECKPOINT_FILE):
         write_bytes_whole(folder / name, files[name])
+    if STATE_FILE not in files:  # the member is done, and where it went on from is no longer wanted
+        (folder / STATE_FILE).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from training.command import EXIT_INTERRUPTED, TrainingCommand
 from training.errors import RunError
 from training.fit import main
 from training.launch import Job, jobs_of
-from training.member import EpochMetrics
+from training.member import CHECKPOINT_FILE, STATE_FILE, EpochMetrics
 from training.run import SETTINGS_FILE, Run
 from training.sources import load_dataset
 
@@ -21,7 +21,7 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 import ray
 from ray.cluster_utils import Cluster
 
-from training.cluster import train_on_ray
+from training.cluster import _unpack, train_on_ray
 
 EPOCHS = 150
 MEMBERS = ["--architecture", "linear", "--members", "3", "--threads", "1", "--precision", "float32"]
@@ -104,6 +104,13 @@ def test_members_that_fit_no_node_are_refused_and_do_not_wait(
     (run.folder / SETTINGS_FILE).write_text(changed.model_dump_json())
     with pytest.raises(RunError, match=reason):
         train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, Ledger())
+
+
+def test_what_a_member_went_on_from_is_gone_once_it_is_done(tmp_path: Path) -> None:
+    """Where processes began it and a task finished it."""
+    (tmp_path / STATE_FILE).write_bytes(b"half way")
+    _unpack({CHECKPOINT_FILE: b"weights"}, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [CHECKPOINT_FILE]
 
 
 def test_no_cluster_is_said(drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,8 +5,9 @@ Consort's own contract: images in, the averaged ensemble's answer out.
 
 All probabilities are shares in 0..1. Logarithms are natural, so entropies are in nats. Times are wall-clock
 seconds measured inside the server. Errors: INVALID_ARGUMENT (the message says what came and what was
-expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (the queue is full; try again later),
-DEADLINE_EXCEEDED, INTERNAL.
+expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (too many calls, a full queue, or a
+message that is too large), UNAUTHENTICATED and PERMISSION_DENIED (tokens), UNAVAILABLE (the server stops),
+CANCELLED, DEADLINE_EXCEEDED, INTERNAL.
 """
 
 from collections import abc as _abc
@@ -121,7 +122,7 @@ class ClassifyRequest(_message.Message):
     EARLY_STOP_FIELD_NUMBER: _builtins.int
     MODEL_LABEL_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
-    """Name of the model; may be left empty where just one model is served."""
+    """Name of the model; may be left empty where the server has a default model, or began with just one."""
     model_version: _builtins.int
     """Version of the model, 1 or more. 0 or unset names none: the label says which, or else the one labelled `stable`
     answers, or else the latest one served.
@@ -432,7 +433,7 @@ class GetModelRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the model; may be left empty where just one model is served."""
+    """Name of the model; may be left empty where the server has a default model, or began with just one."""
     version: _builtins.int
     """Version of the model; 0 or unset takes the one that answers requests that name none."""
     label: _builtins.str
@@ -476,7 +477,7 @@ class GetModelResponse(_message.Message):
     temperature: _builtins.float
     """Temperature applied to the average: above 1 softens, below 1 sharpens, 1 leaves it."""
     provider: _builtins.str
-    """Execution provider that runs the networks: `cpu`, `openvino` or `cuda`."""
+    """Execution provider that runs the networks: `cpu`, `openvino`, `openvino-bfloat16` or `cuda`."""
     @_builtins.property
     def model(self) -> Global___ModelSummary:
         """Name, version, and whether it is the latest."""

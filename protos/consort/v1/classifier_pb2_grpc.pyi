@@ -5,8 +5,9 @@ Consort's own contract: images in, the averaged ensemble's answer out.
 
 All probabilities are shares in 0..1. Logarithms are natural, so entropies are in nats. Times are wall-clock
 seconds measured inside the server. Errors: INVALID_ARGUMENT (the message says what came and what was
-expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (the queue is full; try again later),
-DEADLINE_EXCEEDED, INTERNAL.
+expected), NOT_FOUND (no such model, version or label), RESOURCE_EXHAUSTED (too many calls, a full queue, or a
+message that is too large), UNAUTHENTICATED and PERMISSION_DENIED (tokens), UNAVAILABLE (the server stops),
+CANCELLED, DEADLINE_EXCEEDED, INTERNAL.
 """
 
 from collections import abc as _abc
