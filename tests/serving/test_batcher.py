@@ -22,7 +22,7 @@ from serving.errors import CallerGone, Overloaded, ShuttingDown
 from serving.inference import InferenceThreads
 from serving.verdict import Counts, Floats, Verdict, judge
 from tests.coroutines import run
-from tests.serving.test_server import wait_for
+from tests.serving import test_server
 
 ALL = Effort(3)
 
@@ -255,7 +255,7 @@ def test_nothing_is_kept_of_a_call_whose_deadline_passed(gate: Gate) -> None:
             run(lose(late))
             kept = weakref.ref(late)
             del late
-            wait_for(lambda: kept() is None)  # the thread that gave the answer may have it in its hands still
+            test_server.wait_for(lambda: kept() is None)  # the inference thread may have it in hand still
         finally:
             gc.enable()
 
