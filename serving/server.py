@@ -207,7 +207,7 @@ class Server:
 
     def _find_refusal(self, method: str, context: Context) -> Status | None:
         """What ends a call at once: that there is no place for it, unless it has no token that lets it hear so."""
-        if self._interceptor.is_full(method) and self._credentials.let_pass(method, context):
+        if self._interceptor.is_full(method) and self._credentials.lets_pass(method, context):
             return self._interceptor.refuse(method, context)
         return None
 

@@ -45,10 +45,9 @@ class Credentials:
         """What stands before all other interceptors; none where no token is asked for."""
         return self._interceptors
 
-    def let_pass(self, method: str, context: Context) -> bool:
+    def lets_pass(self, method: str, context: Context) -> bool:
         """Whether a call will pass them."""
-        metadata = context.invocation_metadata
-        return all(interceptor.lets_pass(method, metadata()) for interceptor in self._interceptors)
+        return all(one.lets_pass(method, context.invocation_metadata()) for one in self._interceptors)
 
     def add_port(self, server: Any, address: str) -> int:
         """Open a port of a gRPC server, and give its number.

@@ -146,7 +146,7 @@ class TestRefusals:
         with Peer(target(server)) as peer:
             peer.begin(METHOD, many=CALLS_AT_ONCE)
             wait_for(lambda: refused(server, "TooManyCalls") == CALLS_AT_ONCE - 2)
-            assert sample(server, "consort_in_flight_calls", method="Classify") == 2
+            wait_for(lambda: sample(server, "consort_in_flight_calls", method="Classify") == 2)
         wait_for(lambda: sample(server, "consort_in_flight_calls", method="Classify") == 0)
 
     def test_a_full_queue(self, models: Path, gate: Gate, start_server: StartServer) -> None:
