@@ -15,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Protocol
 
-from serving.priority import keep_to, stand_back
+from serving.placement import place_of
+from serving.priority import stand_back
 
 Task = Callable[[], None]
 """A piece of work that handles its own failures."""
@@ -37,9 +39,9 @@ class Queue(Protocol):
 class InferenceThreads:
     """A fixed number of threads that several queues share. No others run members."""
 
-    def __init__(self, count: int, cores: Sequence[int] = ()) -> None:
-        """Start so many threads, each bound to its core where `cores` names one for each."""
-        self._idle = count
+    def __init__(self, count: int) -> None:
+        """Start so many threads."""
+        self._count = self._idle = count
         self.changed = threading.Condition()
         """Guards the tasks and all queues; notified when either changes."""
         self._begun: deque[Task] = deque()
@@ -47,8 +49,8 @@ class InferenceThreads:
         self._queues: list[Queue] = []
         self._closing = False
         self._threads = [
-            threading.Thread(target=self._work, args=(core,), name=f"inference-{number}", daemon=True)
-            for number, core in enumerate(cores or [None] * count)
+            threading.Thread(target=self._work, args=(number,), name=f"inference-{number}", daemon=True)
+            for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -92,23 +94,23 @@ class InferenceThreads:
         for thread in self._threads:
             thread.join()
 
-    def _work(self, core: int | None) -> None:
+    def _work(self, number: int) -> None:
         stand_back()
-        if core is not None:
-            keep_to(core)
+        place = place_of(number, self._count)
         with self.changed:
             while not (self._closing and not self._has_work()):
                 if (task := self._take()) is not None:
-                    self._run(task)
+                    self._run(task, place)
                 else:
                     self.changed.wait(self._seconds_to_wait())
 
-    def _run(self, task: Task) -> None:
+    def _run(self, task: Task, place: AbstractContextManager[object]) -> None:
         """Run a task without the lock."""
         self._idle -= 1
         self.changed.release()
         try:
-            task()
+            with place:
+                task()
         finally:
             self.changed.acquire()
             self._idle += 1

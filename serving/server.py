@@ -27,7 +27,6 @@ from serving.metrics import Metrics
 from serving.model_health import ModelHealth
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.ports import address_of, port_taken
-from serving.priority import cores_to_bind
 from serving.providers import require_provider
 from serving.readiness import SERVING, Health
 from serving.rollout import Rollout
@@ -99,8 +98,7 @@ class Server:
         if settings.provider != "auto":
             require_provider(settings.provider)
         self._threads = settings.threads or available_cores()
-        cores = cores_to_bind(self._threads) if settings.bind_threads else ()
-        self._inference_threads = InferenceThreads(self._threads, cores)
+        self._inference_threads = InferenceThreads(self._threads)
         self._credentials = Credentials(settings, self._metrics.callers)
         self._tracing = open_tracing(settings.trace_endpoint)
         self._admission = Admission(settings.max_concurrent_calls)

@@ -69,12 +69,9 @@ class ServerSettings(SecuritySettings):
     installed and takes the fastest that passes the bundle's self-check, so none that rounds to bfloat16."""
     threads: int | None = Field(None, ge=1, le=1024)
     """Inference threads of all workers together; by default as many as the CPU quota and affinity allow."""
-    bind_threads: bool = False
-    """Whether each inference thread keeps to a core of its own, on Linux with one worker: faster where the server
-    has its cores to itself, slower where it has not. It takes as many threads as cores that it may run on."""
     workers: int | None = Field(None, ge=1, le=256)
     """Processes that serve, all on the same port, on Linux; by default one for every 4 inference threads, at least
-    one, and just one with model_control or bind_threads. Every limit holds for each of them."""
+    one, and just one with model_control. Every limit holds for each of them."""
     max_call_images: int = Field(256, ge=1)
     """Most images in one call."""
     max_call_bytes: int = Field(32 * 2**20, ge=2**10, le=2**31 - 1)
@@ -125,10 +122,6 @@ class ServerSettings(SecuritySettings):
             raise ValueError(f"workers {workers} need Linux, which spreads connections over them")
         if workers > 1 and self.model_control:
             raise ValueError(f"model_control needs workers 1, not {workers}: a call would reach one of them alone")
-        if workers > 1 and self.bind_threads:
-            raise ValueError(f"bind_threads needs workers 1, not {workers}: all would take the same cores")
-        if self.bind_threads and sys.platform != "linux":
-            raise ValueError("bind_threads needs Linux, which binds single threads")
         if self.threads is not None and workers > self.threads:
             raise ValueError(f"workers {workers} exceeds threads {self.threads}: each needs one at least")
         return self

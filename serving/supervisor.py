@@ -42,7 +42,7 @@ def count_workers(settings: ServerSettings) -> int:
     """How many workers the settings ask for, or else what suits the cores; 1 is a server without a supervisor."""
     if settings.workers is not None:
         return settings.workers
-    if settings.model_control or settings.bind_threads or sys.platform != "linux":
+    if settings.model_control or sys.platform != "linux":
         return 1
     return max(1, (settings.threads or available_cores()) // CORES_PER_WORKER)
 

@@ -401,13 +401,6 @@ class TestHowMany:
         with pytest.raises(SettingsError, match="model_control needs workers 1, not 2"):
             read_settings(["--workers", "2", "--model-control"])
 
-    def test_threads_are_bound_in_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Several would take the same cores."""
-        monkeypatch.setattr(supervisor, "available_cores", lambda: 64)
-        assert count_workers(ServerSettings(bind_threads=True)) == 1
-        with pytest.raises(SettingsError, match="bind_threads needs workers 1, not 2"):
-            read_settings(["--workers", "2", "--bind-threads"])
-
     def test_no_worker_goes_without_an_inference_thread(self) -> None:
         with pytest.raises(SettingsError, match="workers 3 exceeds threads 2"):
             read_settings(["--workers", "3", "--threads", "2"])
