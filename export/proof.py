@@ -18,7 +18,7 @@ from export.errors import ProofError
 from export.graph import ServedNetwork
 from export.manifest import INPUT_NAME, OUTPUT_NAME, Parity
 from training.architectures import Shape
-from training.evaluation import BATCH_IMAGES
+from training.evaluation import images_at_once
 
 BATCH_SIZES = (1, 2, 7, 256)
 LIMIT = 1e-5
@@ -47,8 +47,7 @@ def make_inputs(count: int, shape: Shape, seed: int = 0) -> Pixels:
 def run_graph(path: Path, pixels: Pixels) -> Probabilities:
     """Run an ONNX file in onnxruntime on the CPU: uint8 (n, c, h, w) to float32 (n, classes)."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    batches = [pixels[start : start + BATCH_IMAGES] for start in range(0, len(pixels), BATCH_IMAGES)]
-    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in batches])
+    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in _split(pixels)])
 
 
 def prove_parity(networks: list[ServedNetwork], graphs: list[Path], shape: Shape) -> Parity:
@@ -84,13 +83,18 @@ def limit_for(rounding: float) -> float:
 def run_torch(network: ServedNetwork, pixels: Pixels) -> Probabilities:
     """Run a network in torch: uint8 (n, c, h, w) to float32 (n, classes)."""
     with torch.inference_mode():
-        probabilities: Probabilities = network.eval()(torch.from_numpy(pixels)).numpy()
-    return probabilities
+        batches = [network.eval()(torch.from_numpy(batch)) for batch in _split(pixels)]
+    return torch.cat(batches).numpy()
 
 
 def run_exactly(network: ServedNetwork, pixels: Pixels) -> npt.NDArray[np.float64]:
     """Run a network in float64, whose rounding does not count here: uint8 (n, c, h, w) to float64 (n, classes)."""
     exact = copy.deepcopy(network.network).double().eval()
     with torch.inference_mode():
-        probabilities: npt.NDArray[np.float64] = exact(torch.from_numpy(pixels).double()).softmax(dim=1).numpy()
-    return probabilities
+        batches = [exact(torch.from_numpy(batch).double()).softmax(dim=1) for batch in _split(pixels)]
+    return torch.cat(batches).numpy()
+
+
+def _split(pixels: Pixels) -> list[Pixels]:
+    size = images_at_once(pixels.shape)
+    return [pixels[start : start + size] for start in range(0, len(pixels), size)]

@@ -37,9 +37,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of whoever runs the tests decides nothing."""
+    """The environment of whoever runs the tests decides nothing, and no GPU learns: it promises no equal bits."""
     for name in [name for name in os.environ if name.startswith("CONSORT_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 @pytest.fixture

@@ -80,7 +80,12 @@ def _build(name: str, arrays: dict[str, tuple[Array, Array]], class_labels: Arra
     shapes = {part: one.shape[1:] for part, one in pixels.items()}
     if len(set(shapes.values())) > 1:
         problems.append("the parts differ in channels, height, width: " + _listed(shapes))
-    classes = 1 + max(int(labels.max()) for _, labels in arrays.values())
+    classes, train_images = 1 + max(int(labels.max()) for _, labels in arrays.values()), len(pixels["train"])
+    if classes > train_images:
+        problems.append(
+            f"labels go up to {classes - 1}, and there are {train_images} training images, not one each"
+        )
+        refuse(name, problems)
     names = _read_names(class_labels, classes, problems)
     refuse(name, problems)
     parts = {

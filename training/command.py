@@ -79,7 +79,8 @@ class TrainingCommand(Command):
     """Fetch MNIST into a --data folder that is empty or missing, or lacks some of its files; by default only into
     data/mnist."""
     image_side: int | None = Field(None, ge=2, le=1024)
-    """Height and width that image files are resized to; by default their own if all are alike, or else 32."""
+    """Height and width that image files are resized to; by default their own if all are alike and at most 64, or
+    else 32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where members learn; auto takes a GPU where torch sees one. What is named and is not there is an error. Name
     one where two runs must agree bit for bit."""

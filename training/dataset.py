@@ -98,34 +98,58 @@ class Dataset:
 
 
 def divide(
-    name: str, class_labels: Sequence[str], train: Images, held_out: Images | None, test: Images | None
+    name: str,
+    class_labels: Sequence[str],
+    train: Images,
+    held_out: Images | None,
+    test: Images | None,
+    problems: Sequence[str] = (),
 ) -> Dataset:
     """Complete a data set: what is not given is set aside from the training images, the test images first.
 
+    Args:
+        name: What the data set is called.
+        class_labels: Names of the classes.
+        train: Images to learn from.
+        held_out: Images to choose by, or None.
+        test: Images for the report, or None.
+        problems: What is known to be wrong already.
+
     Raises:
-        DataError: There is one class only, a part is empty, or classes have too few images or labels that cannot
-            be told apart or written down; the message names all of them.
+        DataError: There is one class only, a part is empty or lacks a class, classes have too few images or labels
+            that cannot be told apart or written down, or there were problems; the message names all of them.
     """
     splits = (held_out is None) + (test is None)
     least = LEAST_TO_SPLIT * splits if splits else 1
     counts = train.labels.bincount(minlength=len(class_labels)).tolist()
-    problems = [
+    found = [
         f"class {label!r} has {count} training images; at least {least} are needed"
         for label, count in zip(class_labels, counts, strict=True)
         if count < least
     ]
     if len(class_labels) < 2:
-        problems.append(f"there is one class only, {', '.join(class_labels)!r}; at least two are needed")
-    problems += _problems_of_labels(class_labels)
+        found.append(f"there is one class only, {', '.join(class_labels)!r}; at least two are needed")
+    found += _problems_of_labels(class_labels)
     for part, images in (("validation", held_out), ("test", test)):
-        if images is not None and not len(images):
-            problems.append(f"there are no {part} images; leave that part out to have some set aside")
-    refuse(name, problems)
+        if images is not None:
+            found += _problems_of_part(part, images, class_labels)
+    refuse(name, [*problems, *found])
     if test is None:
         train, test = set_aside(train)
     if held_out is None:
         train, held_out = set_aside(train)
     return Dataset(train, held_out, test, tuple(class_labels), name)
+
+
+def _problems_of_part(part: str, images: Images, class_labels: Sequence[str]) -> list[str]:
+    if not len(images):
+        return [f"there are no {part} images; leave that part out to have some set aside"]
+    counts = images.labels.bincount(minlength=len(class_labels)).tolist()
+    return [
+        f"class {label!r} has no {part} images, so nothing would be known of it"
+        for label, count in zip(class_labels, counts, strict=True)
+        if not count
+    ]
 
 
 def _problems_of_labels(class_labels: Sequence[str]) -> list[str]:
@@ -170,10 +194,8 @@ def refuse(name: str, problems: Sequence[str]) -> None:
 
 
 def is_on_plain_ground(images: Images) -> bool:
-    """Whether grey images are strokes on a plain ground: the border of nine in ten hardly varies."""
-    if images.pixels.shape[1] != 1:
-        return False
+    """Whether images show something on a plain ground: the border of nine in ten hardly varies."""
     sample = images.pixels[:: max(1, len(images) // PLAIN_SAMPLE)].float()
-    rows, columns = sample[:, 0, [0, -1], :].flatten(1), sample[:, 0, :, [0, -1]].flatten(1)
-    deviation = torch.cat([rows, columns], dim=1).std(dim=1)
+    rows, columns = sample[:, :, [0, -1], :].flatten(2), sample[:, :, :, [0, -1]].flatten(2)
+    deviation = torch.cat([rows, columns], dim=2).std(dim=2).amax(dim=1)  # of the channel that varies most
     return (deviation < PLAIN_DEVIATION).float().mean().item() >= PLAIN_SHARE

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 
@@ -22,11 +22,11 @@ from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
 from training.report import write_report
-from training.run import SETTINGS_FILE, Run
+from training.run import Run
 from training.sources import load_dataset
 from training.summary import summary_table
 
-OVERRIDES = ("members", "epochs", "batch_images", "flip", "strokes")
+OVERRIDES = ("members", "epochs", "batch_images", "learning_rate", "flip", "strokes")
 """Fields of a recipe that the command line may change, beside its architectures."""
 
 
@@ -38,7 +38,7 @@ class FitSettings(TrainingCommand):
     recipe: str | None = Field(
         None,
         description=f"How to train each member: {', '.join(RECIPES)}. "
-        "By default `default` for strokes on a plain ground, such as digits, and `photographs` for all else.",
+        "By default `default` for grey strokes on a plain ground, such as digits, and `photographs` for all else.",
     )
     members: int | None = Field(None, ge=1, le=999)
     """How many members to train, instead of the recipe's."""
@@ -56,10 +56,24 @@ class FitSettings(TrainingCommand):
     """Passes over the training images, instead of the recipe's."""
     batch_images: int | None = Field(None, ge=2)
     """Images a step, instead of the recipe's."""
+    learning_rate: float | None = Field(None, gt=0)
+    """The highest of the training, instead of the recipe's."""
     flip: bool | None = None
-    """Whether to mirror half of the training images, instead of the recipe's."""
+    """Whether to mirror half of the training images; by default the recipe's, and photographs are mirrored unless
+    they are on a plain ground, as signs are."""
     strokes: bool | None = None
     """Whether images are strokes on a plain ground, instead of the recipe's."""
+
+    _begun: Path | None = PrivateAttr(None)
+
+    @property
+    def begun(self) -> Path | None:
+        """The folder of the run that this command began, or continues."""
+        return self.resume or self._begun
+
+    def note_begun(self, run: Run) -> None:
+        """Remember which folder there is to go on with."""
+        self._begun = run.folder
 
     def choose_recipe(self, dataset: Dataset) -> Recipe:
         """The named recipe, or the one that fits the images, with what was given instead of its own.
@@ -67,9 +81,11 @@ class FitSettings(TrainingCommand):
         Raises:
             RecipeError: No recipe has that name, or what was given does not go with it.
         """
-        fitting = "default" if is_on_plain_ground(dataset.train) else "photographs"
-        recipe = find_recipe(self.recipe or fitting)
+        is_plain, is_grey = is_on_plain_ground(dataset.train), dataset.image_shape[0] == 1
+        recipe = find_recipe(self.recipe or ("default" if is_plain and is_grey else "photographs"))
         changes = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
+        if self.recipe is None and is_plain and recipe.flip:
+            changes.setdefault("flip", False)
         if self.architecture:
             changes["architectures"] = (self.architecture,)
         return change_recipe(recipe, changes) if changes else recipe
@@ -87,9 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def advice(settings: FitSettings) -> str:
     """How to go on after an interruption; nothing if nothing was begun."""
-    folder = settings.resume or settings.run
-    begun = (folder / SETTINGS_FILE).exists()
-    return f" Continue with: python -m training.fit --resume {shlex.quote(str(folder))}" if begun else ""
+    if (folder := settings.begun) is None:
+        return ""
+    return f" Continue with: python -m training.fit --resume {shlex.quote(str(folder))}"
 
 
 def fit(settings: FitSettings, console: Console) -> None:
@@ -102,7 +118,8 @@ def fit(settings: FitSettings, console: Console) -> None:
     members = len(run.settings.seeds)
     console.print(
         f"{run.folder}: {members} members of recipe {run.settings.recipe.name!r} on "
-        f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}, "
+        f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}"
+        f"{', half of them mirrored' * run.settings.recipe.flip}, "
         f"{len(dataset.class_labels)} classes; {describe_device(run.settings.device)}, {run.settings.precision}, "
         f"threads of each member: {run.settings.threads}",
         soft_wrap=True,
@@ -123,7 +140,9 @@ def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:
     dataset = settings.load_dataset()
     recipe = settings.choose_recipe(dataset)
     seeds = recipe.member_seeds(settings.seed)
-    return settings.begin(settings.run, recipe, seeds, dataset, console, at_once=len(seeds)), dataset
+    run = settings.begin(settings.run, recipe, seeds, dataset, console, at_once=len(seeds))
+    settings.note_begun(run)
+    return run, dataset
 
 
 def _resume(settings: FitSettings) -> tuple[Run, Dataset]:

@@ -43,7 +43,7 @@ def load_folder(folder: Path, side: int | None) -> Dataset:
             longer than 64, and else 32.
 
     Returns:
-        Grey images where no file has colours, and else colour images. Parts that are absent are set aside from
+        Grey images where no pixel has a colour, and else colour images. Parts that are absent are set aside from
         the training images.
 
     Raises:
@@ -63,13 +63,14 @@ def load_folder(folder: Path, side: int | None) -> Dataset:
         if part != "train" and not found:
             problems.append(f"{parts[part]} has no images; fill it, or remove it to have images set aside")
     if not classes:
-        problems.append("there is no class folder with images")
-    refuse(str(folder), problems)
-    shape = _choose_shape([header for found in headers.values() for header in found], side)
-    read = {part: _read_images(found, classes, shape, problems) for part, found in headers.items()}
-    refuse(str(folder), problems)
+        refuse(str(folder), [*problems, "there is no class folder with images"])
+    known = {part: [header for header in found if header.label in classes] for part, found in headers.items()}
+    shape = _choose_shape([header for found in known.values() for header in found], side)
+    read = {part: _read_images(found, classes, shape, problems) for part, found in known.items()}
+    if all(_has_no_colour(images) for images in read.values()):
+        read = {part: Images(images.pixels[:, :1], images.labels) for part, images in read.items()}
     name = f"image folder {folder.resolve().name!r}"
-    return divide(name, classes, read["train"], read.get("val"), read.get("test"))
+    return divide(name, classes, read["train"], read.get("val"), read.get("test"), problems)
 
 
 def _read_headers(folder: Path, problems: list[str]) -> list[_Header]:
@@ -103,6 +104,11 @@ def _read_images(
             problems.append(f"{header.path} is {error}")
     labels = [classes.index(header.label) for header in headers]
     return Images(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64))
+
+
+def _has_no_colour(images: Images) -> bool:
+    """Whether all pixels are grey, as in files that keep grey pictures as if they had colours."""
+    return bool((images.pixels == images.pixels[:, :1]).all())
 
 
 def _choose_shape(headers: list[_Header], side: int | None) -> tuple[int, int, int]:

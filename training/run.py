@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
+from machine.cores import available_cores
 from training.architectures import Network
 from training.checkpoint import CheckpointHeader, load_checkpoint
 from training.dataset import Dataset
@@ -262,7 +263,9 @@ class Run:
         Raises:
             CheckpointError: A member is missing or damaged.
         """
-        torch.set_num_threads(self.settings.threads)  # the last digits of a sum depend on it
+        on_gpu = self.settings.device == "cuda"  # where each member learned with one thread
+        # The last digits of a sum depend on it.
+        torch.set_num_threads(available_cores() if on_gpu else self.settings.threads)
         members = self.load_members()
         predictions = Predictions.of(members, dataset)
         predictions.save(self.folder / PREDICTIONS_FILE)

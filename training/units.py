@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.architectures import Network
-from training.evaluation import BATCH_IMAGES
+from training.evaluation import images_at_once
 
 STRONGEST_IMAGES = 9
 
@@ -92,12 +92,13 @@ def find_strongest(
     body = body_of(network)[: layers[-1].at + 1]
     wanted = {layer.at: strongest for layer, strongest in zip(layers, found, strict=True)}
     with torch.inference_mode():
-        for number, batch in enumerate(torch.split(pixels, BATCH_IMAGES)):
+        size = images_at_once(pixels.shape)
+        for number, batch in enumerate(torch.split(pixels, size)):
             values = network.normalize(batch.float())
             for at, layer in enumerate(body):
                 values = layer(values)
                 if at in wanted:
-                    wanted[at].take(answers_of(values), number * BATCH_IMAGES)
+                    wanted[at].take(answers_of(values), number * size)
             seen(len(batch))
     return found
 

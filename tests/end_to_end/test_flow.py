@@ -69,7 +69,7 @@ def test_a_folder_of_colour_pictures_trains_exports_and_serves(tmp_path: Path, s
     data = write_pictures(tmp_path / "pictures", count_per_class=40)
     run, models = str(tmp_path / "run"), tmp_path / "models"
     assert fit(["--data", str(data), "--run", run, "--members", "2", "--epochs", "12"]) == 0
-    assert Run.open(Path(run)).settings.recipe.name == "photographs with members=2, epochs=12"
+    assert Run.open(Path(run)).settings.recipe.name == "photographs with members=2, epochs=12, flip=False"
     assert export([run, "--name", "pictures", "--models", str(models)]) == 0
     fresh = write_pictures(tmp_path / "fresh", count_per_class=4, side=50, seed=9)
     files = sorted(fresh.rglob("*.png"))

@@ -55,6 +55,15 @@ def test_the_four_files_become_three_parts(drawn_digits: Path) -> None:
     assert dataset.class_labels == tuple("0123456789")
 
 
+def test_a_label_that_no_count_of_classes_explains_is_refused(tmp_path: Path) -> None:
+    """At once: a billion names of classes would fill the memory."""
+    labels = np.arange(40) % 2
+    labels[7] = 1_000_000_000
+    np.savez(tmp_path / "data.npz", x_train=np.zeros((40, 4, 4), np.uint8), y_train=labels)
+    with pytest.raises(DataError, match="labels go up to 1000000000, and there are 40 training images"):
+        load_npz(tmp_path / "data.npz")
+
+
 def test_a_missing_idx_file_is_named(tmp_path: Path) -> None:
     write_digits(tmp_path, train=200, test=20)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()

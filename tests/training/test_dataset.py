@@ -83,7 +83,7 @@ def test_one_class_is_refused() -> None:
         divide("numbers", ("a",), numbered(50, classes=1), None, None)
 
 
-def test_strokes_are_told_from_photographs_by_their_border() -> None:
+def test_plain_ground_is_told_by_the_border() -> None:
     generator = torch.Generator().manual_seed(0)
     strokes = torch.full((20, 1, 8, 8), 240, dtype=torch.uint8)
     strokes[:, :, 2:6, 2:6] = torch.randint(0, 255, (20, 1, 4, 4), generator=generator, dtype=torch.uint8)
@@ -91,7 +91,10 @@ def test_strokes_are_told_from_photographs_by_their_border() -> None:
     labels = torch.zeros(20, dtype=torch.int64)
     assert is_on_plain_ground(Images(strokes, labels))
     assert not is_on_plain_ground(Images(noise, labels))
-    assert not is_on_plain_ground(Images(strokes.repeat(1, 3, 1, 1), labels)), "colour is never strokes"
+    assert is_on_plain_ground(Images(strokes.repeat(1, 3, 1, 1), labels))
+    striped = strokes.repeat(1, 3, 1, 1)
+    striped[:, 2] = noise[:, 0]
+    assert not is_on_plain_ground(Images(striped, labels)), "one channel varies"
 
 
 def test_the_ground_is_judged_by_all_classes() -> None:

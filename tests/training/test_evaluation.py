@@ -59,6 +59,14 @@ def test_the_temperature_that_was_applied_is_found_again(temperature: float) -> 
     assert fit_temperature(calibrate(truth, temperature), labels) == pytest.approx(1 / temperature, rel=0.05)
 
 
+@pytest.mark.parametrize("count", [2, 20, 200])
+def test_images_none_of_which_is_read_wrong_leave_the_temperature_near_one(count: int) -> None:
+    """Without the prior, any temperature would be the better the smaller it is."""
+    sure = torch.tensor([[0.98, 0.01, 0.01]]).repeat(count, 1)
+    temperature = fit_temperature(sure, torch.zeros(count, dtype=torch.int64))
+    assert 0.6 < temperature < 1
+
+
 def test_calibration_by_hand() -> None:
     """Squared and renormalized: 0.64 / (0.64 + 0.04)."""
     assert calibrate(torch.tensor([[0.8, 0.2]]), 0.5)[0, 0].item() == pytest.approx(0.64 / 0.68)

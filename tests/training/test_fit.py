@@ -19,8 +19,9 @@ import torch
 
 from tests.digits import write_digits
 from training.checkpoint import load_tensors
+from training.dataset import Dataset, Images, divide
 from training.errors import RunError
-from training.fit import main
+from training.fit import FitSettings, main
 from training.learner import Plan
 from training.member import CHECKPOINT_FILE, METRICS_FILE
 from training.precision import measure_speedup
@@ -106,6 +107,41 @@ def test_wrong_settings_are_explained(
     assert main([*arguments(drawn_digits, tmp_path / "run"), *more]) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists(), "a folder that the next try would find in use"
+
+
+def test_a_run_that_lies_there_already_is_not_what_to_continue_with(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    capsys.readouterr()
+
+    def interrupted(*_: object) -> Dataset:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.command.load_dataset", interrupted)
+    assert main(arguments(drawn_digits, tmp_path / "run")) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("channels", "plain", "recipe"),
+    [
+        (1, True, "default"),
+        (1, False, "photographs"),
+        (3, True, "photographs with flip=False"),
+        (3, False, "photographs"),
+    ],
+)
+def test_the_recipe_follows_the_images(channels: int, plain: bool, recipe: str) -> None:
+    """Signs in colour are not to be mirrored, as strokes are not."""
+    pixels = torch.randint(0, 256, (40, channels, 16, 16), dtype=torch.uint8)
+    if plain:
+        pixels[:, :, [0, -1], :] = pixels[:, :, :, [0, -1]] = 250
+    dataset = divide("drawn", ("a", "b"), Images(pixels, torch.arange(40) % 2), None, None)
+    assert FitSettings(_cli_parse_args=[]).choose_recipe(dataset).name == recipe
+    asked = FitSettings(_cli_parse_args=["--flip"]).choose_recipe(dataset)
+    assert asked.flip
+    assert FitSettings(_cli_parse_args=["--recipe", "photographs"]).choose_recipe(dataset).flip
 
 
 def test_resume_refuses_settings_of_its_own(

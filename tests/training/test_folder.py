@@ -59,6 +59,16 @@ def test_a_given_part_must_have_images(tmp_path: Path, part: str, hidden: tuple[
         load_folder(tmp_path, None)
 
 
+@pytest.mark.parametrize(("part", "called"), [("val", "validation"), ("test", "test")])
+def test_a_given_part_must_have_every_class(tmp_path: Path, part: str, called: str) -> None:
+    """Its figures would be silent about the class that is absent."""
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name)
+    fill(tmp_path / part / "dog")
+    with pytest.raises(DataError, match=f"class 'cat' has no {called} images, so nothing would be known of it"):
+        load_folder(tmp_path, None)
+
+
 @pytest.mark.parametrize("stray", ["valid", "Test", "README.md", "test"])
 def test_nothing_beside_the_parts_is_left_out_in_silence(tmp_path: Path, stray: str) -> None:
     for name in ("cat", "dog"):
@@ -71,7 +81,7 @@ def test_nothing_beside_the_parts_is_left_out_in_silence(tmp_path: Path, stray: 
     with pytest.raises(DataError) as error:
         load_folder(tmp_path, None)
     said = f"{tmp_path / stray} lies beside train, where only folders val and test are expected"
-    assert str(error.value) == f"{tmp_path} cannot be trained on:\n  - {said}"
+    assert str(error.value) == f"image folder {tmp_path.name!r} cannot be trained on:\n  - {said}"
 
 
 def test_a_class_folder_whose_name_is_no_text_is_named(folder: Path) -> None:
@@ -100,8 +110,17 @@ def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
 
 
 def test_one_picture_in_colour_makes_all_colour(folder: Path) -> None:
-    fill(folder / "dog", 1, mode="RGB")
+    Image.new("RGB", (8, 8), (90, 90, 91)).save(folder / "dog" / "0.png")
     assert load_folder(folder, None).image_shape == (3, 8, 8)
+
+
+def test_greys_that_are_kept_as_colours_are_grey(folder: Path) -> None:
+    """As scanners and many programs write them."""
+    Image.new("RGB", (8, 8), (90, 90, 90)).save(folder / "dog" / "scan.jpg")
+    Image.new("RGBA", (8, 8), (91, 91, 91, 255)).save(folder / "cat" / "drawn.png")
+    dataset = load_folder(folder, None)
+    assert dataset.image_shape == (1, 8, 8)
+    assert 91 in dataset.train.pixels
 
 
 def test_a_palette_of_greys_is_grey(folder: Path) -> None:
@@ -187,10 +206,15 @@ def test_everything_that_is_wrong_is_named_at_once(folder: Path) -> None:
     (folder / "dog" / "broken.png").write_bytes((folder / "dog" / "0.png").read_bytes()[:20])
     (folder / "loose.png").write_bytes(b"x")
     (folder / "empty").mkdir()
+    fill(folder / "rare", 3)
+    whole = (fill(folder.parent / "other", 1, (64, 64)) / "0.png").read_bytes()
+    (folder / "cat" / "cut.png").write_bytes(whole[:-30])
     with pytest.raises(DataError) as error:
         load_folder(folder, None)
     message = str(error.value)
-    assert message.startswith(f"{folder} cannot be trained on:")
+    assert message.startswith("image folder 'pets' cannot be trained on:")
+    assert f"{folder}/cat/cut.png is a damaged PNG file of 64x64 pixels" in message
+    assert "class 'rare' has 3 training images; at least 20 are needed" in message
     assert f"{folder}/cat/notes.txt is 5 bytes that are no PNG, JPEG, WebP or BMP file" in message
     assert f"{folder}/dog/broken.png is" in message
     assert f"{folder}/loose.png lies outside the class folders" in message
