@@ -5,7 +5,7 @@ TrainingError
 ├── RecipeError        a recipe, or an architecture it names, does not exist or does not fit the images
 ├── CheckpointError    a checkpoint file is damaged or is not one of ours
 ├── RunError           a run folder cannot be created, read or resumed
-├── DeviceError        the device that was asked for is not there
+├── DeviceError        the device that was asked for is not there, or has not memory enough
 └── DivergenceError    a member's loss stopped being a number
 
 Every message says what came, what was expected and what to do.
@@ -33,7 +33,7 @@ class RunError(TrainingError):
 
 
 class DeviceError(TrainingError):
-    """The device that was asked for is not there."""
+    """The device that was asked for is not there, or has not memory enough."""
 
 
 class DivergenceError(TrainingError):

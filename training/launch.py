@@ -20,7 +20,7 @@ from typing import Protocol, cast
 import torch
 
 from training.dataset import Dataset
-from training.errors import DivergenceError, RunError, TrainingError
+from training.errors import DeviceError, DivergenceError, RunError, TrainingError
 from training.member import EpochMetrics, Observer, train_member
 from training.run import Run
 from training.sources import load_dataset
@@ -125,13 +125,20 @@ def train_job(job: Job, dataset: Dataset, observer: Observer) -> None:
 
     Raises:
         DivergenceError: The loss became infinite or no number.
+        DeviceError: The GPU has not memory enough.
         TrainingError: The images or the tools are not those of the run, or its files are damaged.
     """
     run = Run.open(job.run)
     run.settings.require_same_tools()
     run.require_same(dataset)
     torch.set_num_threads(run.settings.threads)
-    train_member(run.settings.plan(job.member), dataset, run.member_folder(job.member), observer)
+    try:
+        train_member(run.settings.plan(job.member), dataset, run.member_folder(job.member), observer)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the GPU has not memory enough for member {job.member} beside what it holds; --resume the run "
+            "with fewer --processes, or begin another with a smaller --batch-images or --image-side"
+        ) from error
 
 
 @dataclass(frozen=True)

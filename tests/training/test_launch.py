@@ -14,12 +14,13 @@ import torch
 
 from training.checkpoint import load_tensors
 from training.command import EXIT_INTERRUPTED
-from training.errors import RunError
+from training.errors import DeviceError, RunError
 from training.fit import main
-from training.launch import Job, jobs_of, train_side_by_side
+from training.launch import Job, jobs_of, train, train_side_by_side
 from training.learner import train_step
 from training.member import CHECKPOINT_FILE, DIVERGED_FILE, EpochMetrics
 from training.run import SUMMARY_FILE, Run
+from training.sources import load_dataset
 
 FAST = ["--architecture", "linear", "--epochs", "2", "--members", "3", "--threads", "1", "--precision", "float32"]
 
@@ -75,6 +76,16 @@ def test_all_that_the_processes_tell_is_gathered(begun: Run) -> None:
     assert ledger.epochs == {job: [1, 2] for job in jobs}
     assert all(done == total for done, total in ledger.steps.values())
     assert jobs_of(begun) == [], "trained members are no jobs any more"
+
+
+def test_a_gpu_that_is_full_is_said_with_what_to_do(begun: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("training.launch.train_member", full)
+    dataset = load_dataset(begun.settings.data_path, begun.settings.image_side)
+    with pytest.raises(DeviceError, match=r"not memory enough for member 2 .* with fewer --processes"):
+        train([Job(begun.folder, 2)], dataset, 1, Ledger())
 
 
 def test_a_killed_process_stops_the_run_with_its_name(begun: Run) -> None:
