@@ -75,12 +75,11 @@ def agreement(members: Tensor) -> Tensor:
 def measure(probabilities: Tensor, labels: Tensor) -> Figures:
     """Compare probabilities float32 (count, classes) with labels int64 (count,)."""
     correct = probabilities.argmax(dim=1) == labels
-    nll = F.nll_loss(probabilities.double().clamp_min(1e-12).log(), labels)
     return Figures(
         count=len(labels),
         accuracy=correct.double().mean().item(),
         accuracy_interval=wilson_interval(int(correct.sum()), len(labels)),
-        nll=nll.item(),
+        nll=_mean_nll(probabilities, labels),
         ece=reliability(probabilities, labels).expected_calibration_error,
     )
 
@@ -106,17 +105,18 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     """
 
     def loss(log_temperature: float) -> float:
-        calibrated = calibrate(probabilities, math.exp(log_temperature)).double()
-        return (
-            F.nll_loss(calibrated.log(), labels, reduction="sum").item()
-            + (log_temperature / PRIOR_DEVIATION) ** 2 / 2
-        )
+        calibrated = calibrate(probabilities, math.exp(log_temperature))
+        return len(labels) * _mean_nll(calibrated, labels) + (log_temperature / PRIOR_DEVIATION) ** 2 / 2
 
     low, high, ratio = math.log(0.2), math.log(5.0), (math.sqrt(5) - 1) / 2
     while high - low > 1e-4:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, right) if loss(left) < loss(right) else (left, high)
     return math.exp((low + high) / 2)
+
+
+def _mean_nll(probabilities: Tensor, labels: Tensor) -> float:
+    return F.nll_loss(probabilities.double().clamp_min(1e-12).log(), labels).item()
 
 
 def calibrate(probabilities: Tensor, temperature: float) -> Tensor:
