@@ -219,7 +219,10 @@ def build_network(
     """
     if architecture not in ARCHITECTURES:
         raise RecipeError(f"no architecture is called {architecture!r}; there are {', '.join(ARCHITECTURES)}")
-    body = ARCHITECTURES[architecture](shape, classes)
+    try:
+        body = ARCHITECTURES[architecture](shape, classes)
+    except RecipeError as error:
+        raise RecipeError(f"{error} {architecture}; --architecture cnn_blocks takes any size") from error
     return Network(Normalize(statistics, strokes), body)
 
 
@@ -267,7 +270,7 @@ def _convolutional(
         body += [nn.BatchNorm2d(layer.filters)] if batchnorm else []
         channels, height, width = layer.filters, layer.side(height), layer.side(width)
         if min(height, width) < 1:
-            raise RecipeError(f"images of {shape[1]}x{shape[2]} pixels are too small for this network")
+            raise RecipeError(f"images of {shape[1]}x{shape[2]} pixels are too small for the network")
     body += [nn.Flatten(), nn.Linear(channels * height * width, units), nn.ReLU()]
     body += [nn.BatchNorm1d(units)] if batchnorm else []
     body += [nn.Dropout(dropout)] if dropout else []

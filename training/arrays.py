@@ -30,11 +30,11 @@ def load_idx(folder: Path) -> Dataset:
     Raises:
         DataError: Something is wrong with them; the message names all that is.
     """
-    arrays = {
-        part: (read_idx(_find_idx(folder, images)), read_idx(_find_idx(folder, labels)))
-        for part, (images, labels) in IDX_NAMES.items()
-    }
-    return _build(f"IDX files {folder.resolve().name!r}", arrays, None)
+    name = f"IDX files {folder.resolve().name!r}"
+    problems: list[str] = []
+    files = {part: [_read_or_note(folder, file, problems) for file in pair] for part, pair in IDX_NAMES.items()}
+    arrays = {part: (one, other) for part, (one, other) in files.items() if one is not None and other is not None}
+    return _build(name, arrays, None, problems)
 
 
 def load_npz(path: Path) -> Dataset:
@@ -62,37 +62,48 @@ def load_npz(path: Path) -> Dataset:
     ]
     if "x_train" not in found and "y_train" not in found:
         problems.append(f"x_train and y_train are not there; found {', '.join(found) or 'nothing'}")
-    refuse(str(path), problems)
-    arrays = {part: (found[x], found[y]) for part, (x, y) in NPZ_NAMES.items() if x in found}
-    return _build(f"NPZ file {path.stem!r}", arrays, found.get("class_labels"))
+    arrays = {part: (found[x], found[y]) for part, (x, y) in NPZ_NAMES.items() if x in found and y in found}
+    return _build(f"NPZ file {path.stem!r}", arrays, found.get("class_labels"), problems)
 
 
-def _find_idx(folder: Path, name: str) -> Path:
-    return folder / name if (folder / name).exists() else folder / f"{name}.gz"
+def _read_or_note(folder: Path, name: str, problems: list[str]) -> Array | None:
+    """Read an IDX file, gzipped or not, or note what is wrong with it."""
+    try:
+        return read_idx(folder / name if (folder / name).exists() else folder / f"{name}.gz")
+    except DataError as error:
+        problems.append(str(error))
+        return None
 
 
-def _build(name: str, arrays: dict[str, tuple[Array, Array]], class_labels: Array | None) -> Dataset:
-    problems: list[str] = []
+def _build(
+    name: str, arrays: dict[str, tuple[Array, Array]], class_labels: Array | None, problems: list[str]
+) -> Dataset:
+    """Make a data set of arrays, each of which is judged alone before they are judged together.
+
+    Raises:
+        DataError: There were problems already, or there are now; the message names all of them.
+    """
+    pixels = {}
     for part, (images, labels) in arrays.items():
-        problems += [f"{part}: {problem}" for problem in _problems_of(images, labels)]
-    refuse(name, problems)
-    pixels = {part: _as_nchw(images) for part, (images, _) in arrays.items()}
+        found = _problems_of(images, labels)
+        problems += [f"{part}: {problem}" for problem in found]
+        if not found:
+            pixels[part] = _as_nchw(images)
     shapes = {part: one.shape[1:] for part, one in pixels.items()}
     if len(set(shapes.values())) > 1:
         problems.append("the parts differ in channels, height, width: " + _listed(shapes))
+    refuse(name, problems)
     classes, train_images = 1 + max(int(labels.max()) for _, labels in arrays.values()), len(pixels["train"])
     if classes > train_images:
-        problems.append(
-            f"labels go up to {classes - 1}, and there are {train_images} training images, not one each"
+        refuse(
+            name, [f"labels go up to {classes - 1}, and there are {train_images} training images, not one each"]
         )
-        refuse(name, problems)
     names = _read_names(class_labels, classes, problems)
-    refuse(name, problems)
     parts = {
         part: Images(torch.tensor(pixels[part]), torch.tensor(labels.astype(np.int64)))
         for part, (_, labels) in arrays.items()
     }
-    return divide(name, names, parts["train"], parts.get("val"), parts.get("test"))
+    return divide(name, names, parts["train"], parts.get("val"), parts.get("test"), problems)
 
 
 def _problems_of(images: Array, labels: Array) -> list[str]:
@@ -115,21 +126,23 @@ def _problems_of(images: Array, labels: Array) -> list[str]:
 
 
 def _read_names(class_labels: Array | None, classes: int, problems: list[str]) -> list[str]:
-    """Names of the classes, numbers where there are none; notes what is wrong with them."""
+    """Names of the classes, numbers where there are none that can be used; notes what is wrong with them."""
+    numbers = [str(label) for label in range(classes)]
     if class_labels is None:
-        return [str(label) for label in range(classes)]
+        return numbers
     if class_labels.ndim != 1 or class_labels.dtype.kind not in "SUiuf":
         found = f"{class_labels.dtype} {class_labels.shape}"
         problems.append(f"class_labels are {found}, expected text or numbers (count,)")
-        return []
+        return numbers
     if len(class_labels) != classes:
         problems.append(f"class_labels has {len(class_labels)} names for {classes} classes")
+        return numbers
     try:
         read = np.strings.decode(class_labels, "utf-8") if class_labels.dtype.kind == "S" else class_labels
         return [str(label) for label in read]
     except UnicodeDecodeError as error:
         problems.append(f"class_labels are no UTF-8 text: {error}")
-        return []
+        return numbers
 
 
 def _as_nchw(images: Array) -> Array:

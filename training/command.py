@@ -124,7 +124,7 @@ class TrainingCommand(Command):
         Raises:
             DeviceError: The device that was asked for is not there.
             RecipeError: The recipe does not fit the images.
-            RunError: The folder is in use or cannot be written, or the disk is too full.
+            RunError: The folder is in use or cannot be written.
         """
         device = choose_device(self.device)
         threads = self.threads or threads_of_each(device, CORES, self.processes or at_once)
@@ -140,9 +140,7 @@ class TrainingCommand(Command):
             data_path=self.data,
             image_side=self.image_side,
         )
-        run = Run.create(folder, settings)
-        run.require_space(dataset)
-        return run
+        return Run.create(folder, settings)
 
     def train(self, jobs: Sequence[Job], dataset: Dataset, gathering: Gathering) -> dict[Job, str]:
         """Train members where the settings say; gives why members were stopped, for those whose loss diverged.

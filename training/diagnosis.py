@@ -40,13 +40,14 @@ def diagnose(curves: Sequence[Sequence[EpochMetrics]], summary: Summary) -> list
     said = [comparison]
     if train > HIGH_ERROR:
         said.append(
-            "Underfitting: it has not learned the training images; a larger network or more epochs may help."
+            "Underfitting: it has not learned the training images; more epochs, a larger network or another "
+            "learning rate may help (--epochs, --architecture, --learning-rate)."
         )
     surely_wrong = statistics.mean(1 - member.held_out.accuracy_interval[1] for member in summary.members)
     if held_out - train > LARGE_GAP and surely_wrong > train:
         said.append(
-            "Overfitting: it knows the training images better than others; more images, stronger augmentation or "
-            "more dropout may help."
+            "Overfitting: it knows the training images better than others; more images, or a smaller network "
+            "(--architecture), may help."
         )
     lowest = [min(epoch.held_out_nll for epoch in epochs) for epochs in curves]
     risen = sum(epochs[-1].held_out_nll > RISEN * low for epochs, low in zip(curves, lowest, strict=True))
@@ -54,12 +55,12 @@ def diagnose(curves: Sequence[Sequence[EpochMetrics]], summary: Summary) -> list
         best = statistics.median(min(epochs, key=lambda epoch: epoch.held_out_nll).epoch for epochs in curves)
         said.append(
             f"Overfitting: the held-out loss was lowest around epoch {best:g} of {len(curves[0])} and has risen "
-            "since; fewer epochs or stronger augmentation may help."
+            "since; fewer epochs (--epochs) or more images may help."
         )
     if len(curves[0]) < LEAST_EPOCHS:
         said.append(f"After {len(curves[0])} epochs there is no trend to judge.")
     elif 2 * sum(_still_falls(epochs) for epochs in curves) > len(curves):
-        said.append("Still learning: the losses were falling to the end; more epochs may help.")
+        said.append("Still learning: the losses were falling to the end; more epochs (--epochs) may help.")
     if len(said) == 1:
         said.append(
             "Neither under- nor overfitting shows: the losses of most members have settled, and have not risen."

@@ -22,7 +22,7 @@ from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
 from training.report import write_report
-from training.run import Run
+from training.run import Run, require_space
 from training.sources import load_dataset
 from training.summary import summary_table
 
@@ -105,7 +105,12 @@ def advice(settings: FitSettings) -> str:
     """How to go on after an interruption; nothing if nothing was begun."""
     if (folder := settings.begun) is None:
         return ""
-    return f" Continue with: python -m training.fit --resume {shlex.quote(str(folder))}"
+    return f" Continue with: {resume_command(folder)}"
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with a run."""
+    return f"python -m training.fit --resume {shlex.quote(str(folder))}"
 
 
 def fit(settings: FitSettings, console: Console) -> None:
@@ -125,6 +130,7 @@ def fit(settings: FitSettings, console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
+    require_space([run], dataset, then=f"continue with: {resume_command(run.folder)}")
     titles = {job: f"member {job.member} of {members}" for job in jobs_of(run)}
     with Progress(console, titles) as progress:
         diverged = settings.train(list(titles), dataset, progress)

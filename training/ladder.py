@@ -25,7 +25,7 @@ from training.plots import Measured, plot_ladder
 from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import find_recipe
-from training.run import SETTINGS_FILE, Run
+from training.run import SETTINGS_FILE, Run, require_space
 from training.summary import Summary
 
 TABLE_FILE = "ladder.json"
@@ -99,7 +99,7 @@ class LadderSettings(TrainingCommand):
 
     run: Path = Path("runs/ladder")
     """Folder of all rungs; those that are begun there are continued, those that are finished are kept."""
-    rungs: list[str] = Field(list(NAMES), description=f"Which to train: {', '.join(NAMES)}.")
+    rungs: list[str] = Field(list(NAMES), min_length=1, description=f"Which to train: {', '.join(NAMES)}.")
     seed: int = Field(1, ge=1, le=1_000_000)
     """Of every rung; member i of it draws from seed * 1000 + i."""
     epochs: int | None = Field(None, ge=1)
@@ -135,6 +135,8 @@ def climb(settings: LadderSettings, console: Console) -> None:
     rungs = [rung for rung in LADDER if rung.recipe in settings.rungs]
     recipes = [settings.recipe_of(rung) for rung in rungs]
     runs = [_begin_or_continue(*pair, settings, dataset, console) for pair in zip(rungs, recipes, strict=True)]
+    if unfinished := [run for run in runs if not run.is_finished]:
+        require_space(unfinished, dataset, then="go on with the same command")
     titles = {
         job: f"{rung.recipe}, member {job.member} of {run.settings.recipe.members}"
         for rung, run in zip(rungs, runs, strict=True)
@@ -179,9 +181,11 @@ def describe(rung: Rung, run: Run, summary: Summary) -> RungResult:
 def ladder_table(results: Sequence[RungResult]) -> Table:
     """A row a rung."""
     table = Table(title="Test images looked at once a rung; * on distorted test images", title_justify="left")
-    for heading in ("rung", "parameters", "multiply-adds", "epochs", "train", "held-out", "test", "lesson"):
+    accuracies = ("train", "held-out", "test", "95 % interval", "lesson")
+    for heading in ("rung", "parameters", "multiply-adds", "epochs", *accuracies):
         table.add_column(heading, justify="left" if heading == "rung" else "right", no_wrap=True)
     for result in results:
+        low, high = result.test.accuracy_interval
         lesson = "" if result.lesson_test is None else f"{result.lesson_test:.2%}"
         table.add_row(
             result.title,
@@ -191,6 +195,7 @@ def ladder_table(results: Sequence[RungResult]) -> Table:
             f"{result.train.accuracy:.2%}",
             f"{result.held_out.accuracy:.2%}",
             f"{result.test.accuracy:.2%}",
+            f"{100 * low:.2f} to {100 * high:.2f} %",
             lesson + ("*" if result.lesson_augmented else ""),
         )
     return table
@@ -214,6 +219,8 @@ def _begin_or_continue(
         raise RunError(f"{folder} was begun with --seed {min(begun.seeds) // 1000}; choose another --run")
     if settings.device not in ("auto", begun.device):
         raise RunError(f"{folder} was begun on {begun.device}; choose another --run")
+    if settings.threads not in (None, begun.threads):
+        raise RunError(f"{folder} was begun with --threads {begun.threads}; choose another --run")
     if settings.precision not in ("auto", begun.precision):
         raise RunError(f"{folder} was begun in {begun.precision}; choose another --run")
     return run

@@ -47,6 +47,19 @@ class Plan:
         """The distortion of its training images: the recipe's in turn."""
         return self.recipe.affines[(self.member - 1) % len(self.recipe.affines)]
 
+    def header(self, dataset: Dataset) -> CheckpointHeader:
+        """How the member's network is built for these images."""
+        statistics = PixelStatistics.of(dataset.train.pixels)
+        return CheckpointHeader(
+            architecture=self.architecture,
+            image_shape=dataset.image_shape,
+            classes=len(dataset.class_labels),
+            pixel_mean=statistics.mean,
+            pixel_std=statistics.std,
+            strokes=self.recipe.strokes,
+            seed=self.seed,
+        )
+
 
 class Learner:
     """A network while it learns: its weights, their moving average, the optimizer, the epochs done.
@@ -59,16 +72,7 @@ class Learner:
         self.plan = plan
         self.device = find_device(plan.device)
         recipe = plan.recipe
-        statistics = PixelStatistics.of(dataset.train.pixels)
-        self.header = CheckpointHeader(
-            architecture=plan.architecture,
-            image_shape=dataset.image_shape,
-            classes=len(dataset.class_labels),
-            pixel_mean=statistics.mean,
-            pixel_std=statistics.std,
-            strokes=recipe.strokes,
-            seed=plan.seed,
-        )
+        self.header = plan.header(dataset)
         torch.manual_seed(plan.seed)
         network = self.header.build().to(self.device)  # the same first weights on every device
         # Channels innermost is what bfloat16 convolutions are fastest on. torch's type stubs lack the argument.

@@ -71,15 +71,14 @@ def require_trainable(plan: Plan, dataset: Dataset) -> None:
 
     Raises:
         RecipeError: The recipe names no architecture, or its batches or its network do not fit the images.
-        DeviceError: The device is not there.
     """
     steps_an_epoch(dataset.train, plan.recipe)
-    Learner(plan, dataset)
+    plan.header(dataset).build()
 
 
 def bytes_on_disk(plan: Plan, dataset: Dataset) -> int:
     """About how much a member needs while it learns: weights, their average and two moments, old and new file."""
-    return 2 * 4 * 4 * count_parameters(Learner(plan, dataset).network)
+    return 2 * 4 * 4 * count_parameters(plan.header(dataset).build())
 
 
 def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer) -> None:

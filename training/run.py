@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,8 @@ from training.summary import Predictions, Summary, summarize
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.safetensors"
+REPORT_BYTES = 10_000_000
+"""For the report and its plots, which take half of that with many classes."""
 
 
 class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -208,20 +211,13 @@ class Run:
                 f"{dataset.name} are not the images that {self.folder} began with; name those with --data"
             )
 
-    def require_space(self, dataset: Dataset) -> None:
-        """Find out before training whether its files will fit on the disk.
-
-        Raises:
-            RunError: They will not.
-        """
+    def bytes_to_come(self, dataset: Dataset) -> int:
+        """About how much the run has yet to write: members not trained, predictions, and the report."""
         each = [bytes_on_disk(self.settings.plan(member), dataset) for member in self.settings.unlike_members]
-        needed_bytes = sum(each[(member - 1) % len(each)] for member in self.settings.members)
-        free_bytes = shutil.disk_usage(self.folder).free
-        if free_bytes < needed_bytes:
-            raise RunError(
-                f"{self.folder} has {free_bytes / 1e6:.0f} MB of free disk, the run needs "
-                f"{needed_bytes / 1e6:.0f} MB; make room, then: python -m training.fit --resume {self.folder}"
-            )
+        untrained = [member for member in self.settings.members if not self.is_trained(member)]
+        predicted = len(dataset.train_sample) + len(dataset.held_out) + len(dataset.test)
+        predictions_bytes = 4 * len(self.settings.seeds) * predicted * len(dataset.class_labels)
+        return sum(each[(member - 1) % len(each)] for member in untrained) + predictions_bytes + REPORT_BYTES
 
     def load_members(self) -> list[tuple[Network, CheckpointHeader]]:
         """All trained members in order.
@@ -272,6 +268,27 @@ class Run:
         summary = summarize(members, predictions, dataset)
         write_text_whole(self.folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
         return summary
+
+
+def require_space(runs: Sequence[Run], dataset: Dataset, then: str) -> None:
+    """Find out before training whether all that runs have yet to write fits on the disk.
+
+    Args:
+        runs: One or more, on one disk.
+        dataset: Their images.
+        then: How to go on once there is room.
+
+    Raises:
+        RunError: It does not fit.
+    """
+    needed_bytes = sum(run.bytes_to_come(dataset) for run in runs)
+    folder = runs[0].folder
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise RunError(
+            f"the disk of {folder} has {free_bytes / 1e6:,.0f} MB free, and {needed_bytes / 1e6:,.0f} MB are "
+            f"needed; make room, then {then}"
+        )
 
 
 def tool_versions() -> dict[str, str]:

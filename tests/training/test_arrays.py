@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,17 @@ def test_a_label_that_no_count_of_classes_explains_is_refused(tmp_path: Path) ->
         load_npz(tmp_path / "data.npz")
 
 
-def test_a_missing_idx_file_is_named(tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_idx_files_is_named(tmp_path: Path) -> None:
     write_digits(tmp_path, train=200, test=20)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz cannot be read: .*No such file"):
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"no gzip")
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.arange(199, dtype=np.uint8) % 10)
+    with pytest.raises(DataError) as error:
         load_idx(tmp_path)
+    named = str(error.value)
+    assert re.search(r"t10k-labels-idx1-ubyte.gz cannot be read: .*No such file", named)
+    assert re.search(r"t10k-images-idx3-ubyte.gz cannot be read: .*[Nn]ot a gzipped file", named)
+    assert "train: 200 images came with 199 labels" in named
 
 
 def write_npz(path: Path, **changes: Any) -> Path:
@@ -122,8 +129,12 @@ def test_grey_images_in_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> 
         ({"class_labels": np.array([True, False])}, ["class_labels are bool (2,), expected text or numbers"]),
         ({"class_labels": np.array([b"a", b"\xff"])}, ["class_labels are no UTF-8 text"]),
         (
-            {"x_train": np.zeros((40, 8, 8, 3)), "y_test": np.arange(3)},
-            ["train: images are float64", "test: 4 images came with 3 labels"],
+            {"x_train": np.zeros((40, 8, 8, 3)), "y_test": np.arange(3), "x_val": np.zeros((4, 8, 8), np.uint8)},
+            ["x_val is there, y_val is not", "train: images are float64", "test: 4 images came with 3 labels"],
+        ),
+        (
+            {"class_labels": np.array(["a", "b", "c"]), "y_test": np.zeros(4, int)},
+            ["class_labels has 3 names for 2 classes", "class '1' has no test images"],
         ),
     ],
 )

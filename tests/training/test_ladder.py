@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,6 +94,27 @@ def test_another_seed_is_not_taken_for_this_one(
     climb(drawn_digits, tmp_path)
     assert climb(drawn_digits, tmp_path, "--seed", "2") == 1
     assert "was begun with --seed 1; choose another --run" in capsys.readouterr().err
+
+
+def test_rungs_that_were_begun_keep_what_they_were_begun_with(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    climb(drawn_digits, tmp_path)
+    rung = ["--data", str(drawn_digits), "--run", str(tmp_path), "--epochs", "1", "--rungs", "lesson-linear"]
+    assert main([*rung, "--threads", "2"]) == 1
+    assert "lesson-linear was begun with --threads 1; choose another --run" in capsys.readouterr().err
+    assert main([*rung, "--precision", "bfloat16"]) == 1
+    assert "lesson-linear was begun in float32; choose another --run" in capsys.readouterr().err
+
+
+def test_a_disk_too_small_for_all_rungs_is_said_before_training(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enough for each of them, of which the larger one needs some 20 MB."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=25e6))
+    assert climb(drawn_digits, tmp_path) == 1
+    assert "has 25 MB free, and 33 MB are needed; make room, then go on with" in capsys.readouterr().err
+    assert not (tmp_path / "lesson-linear" / "member-1").exists()
 
 
 def test_the_staged_rung_keeps_its_epochs() -> None:
