@@ -93,7 +93,7 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Call:
 
     async def behave(_request: object, _context: object) -> str:
         note_question(manifest, 1, time.perf_counter(), TIMING.decode_seconds)
-        of_model.count(verdict)
+        of_model.count(verdict, asked_all=True)
         of_model.time(TIMING)
         note_answer(TIMING)
         return "answer"

@@ -83,6 +83,7 @@ class AdmittedCall:
         self._calls = calls
         self._asked = time.perf_counter()
         self._decode_seconds = 0.0
+        self._asked_all = False
 
     def __enter__(self) -> Self:
         self._calls.add(self)
@@ -100,6 +101,7 @@ class AdmittedCall:
             CallerGone: Nobody waits for the answer any more.
         """
         self._decode_seconds = time.perf_counter() - self._asked
+        self._asked_all = effort == Effort(len(model.manifest.members))
         note_question(model.manifest, len(pixels), self._asked, self._decode_seconds)
         future = model.batcher.submit(pixels, effort, self._context.time_remaining())
         try:
@@ -118,7 +120,7 @@ class AdmittedCall:
             inference_seconds=answer.inference_seconds,
             total_seconds=time.perf_counter() - self._asked,
         )
-        model.metrics.count(answer.verdict)
+        model.metrics.count(answer.verdict, asked_all=self._asked_all)
         model.metrics.time(timing)
         note_answer(timing)
         return timing

@@ -138,7 +138,7 @@ class AnswerFamilies:
             buckets=SHARES,
             registry=registry,
         )
-        self.judged = counter("consort_judged_images_total", "Images that all members looked at.", MODEL)
+        self.judged = counter("consort_judged_images_total", "Images of which all members were asked.", MODEL)
         self.judged_entropy = counter(
             "consort_judged_entropy_nats_total", "Entropy of the average, summed over the images judged.", MODEL
         )
@@ -184,7 +184,6 @@ class ModelMetrics:
         self.predictions = [answers.predictions.labels(*model, label) for label in manifest.class_labels]
         self.last_answer = answers.last.labels(*model)
         self._agreement = answers.agreement.labels(*model)
-        self._all_members = len(members)
         self._judged = answers.judged.labels(*model)
         self._judged_entropy = answers.judged_entropy.labels(*model)
         self._judged_agreement = answers.judged_agreement.labels(*model)
@@ -209,24 +208,20 @@ class ModelMetrics:
         for stage, histogram in self.stages.items():
             histogram.observe(getattr(timing, f"{stage}_seconds"))
 
-    def count(self, verdict: Verdict) -> None:
-        """Record what was answered."""
+    def count(self, verdict: Verdict, *, asked_all: bool) -> None:
+        """Record what was answered; where all members were asked, also what held-out images are compared with.
+
+        Fewer members agree more easily, and with early stop all of them see none but the hardest images.
+        """
         tops: Sequence[int] = verdict.ranking[:, 0].tolist()
         for index, images in Tally(tops).items():
             self.predictions[index].inc(images)
-        for share in verdict.agreement.tolist():
+        shares: Sequence[float] = verdict.agreement.tolist()
+        for share in shares:
             self._agreement.observe(share)
-        self._count_judged(verdict)
-        self.last_answer.set_to_current_time()
-
-    def _count_judged(self, verdict: Verdict) -> None:
-        """Fewer members agree more easily: only where all ran is it to be compared with held-out images."""
-        of_images = zip(
-            verdict.members_run.tolist(), verdict.entropy.tolist(), verdict.agreement.tolist(), strict=True
-        )
-        judged = [(entropy, agreement) for ran, entropy, agreement in of_images if ran == self._all_members]
-        if judged:
-            self._judged.inc(len(judged))
+        if asked_all:
+            self._judged.inc(len(tops))
             # Rounding can leave the entropy of a sure answer a hair below 0, which no counter takes.
-            self._judged_entropy.inc(max(0.0, sum(entropy for entropy, _ in judged)))
-            self._judged_agreement.inc(sum(agreement for _, agreement in judged))
+            self._judged_entropy.inc(max(0.0, sum(verdict.entropy.tolist())))
+            self._judged_agreement.inc(sum(shares))
+        self.last_answer.set_to_current_time()

@@ -29,7 +29,8 @@ def replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Replica]
     """Servers, each a process, which a test may lose if it starts them again."""
     folder = tmp_path_factory.mktemp("models")
     write_bundle(folder, MEMBERS)
-    with run_fleet(3, "--models", str(folder), "--threads", "1") as replicas:
+    watched = ("--access-log-share", "1e-9")  # so that calls have ids, of which next to none are logged
+    with run_fleet(3, "--models", str(folder), "--threads", "1", *watched) as replicas:
         yield replicas
 
 

@@ -200,6 +200,14 @@ def test_control_of_the_models_does_not_pass(channel: grpc.Channel, method: str)
     assert (error.value.code(), error.value.details()) == (grpc.StatusCode.UNIMPLEMENTED, "")
 
 
+def test_a_callers_request_id_reaches_the_server_and_comes_back(channel: grpc.Channel) -> None:
+    classify = classifier_pb2_grpc.ClassifierStub(channel).Classify
+    _, call = classify.with_call(REQUEST, metadata=(("x-request-id", "order-7"),), timeout=60)
+    assert dict(call.trailing_metadata())["x-request-id"] == "order-7"
+    _, call = classify.with_call(REQUEST, timeout=60)
+    assert dict(call.trailing_metadata())["x-request-id"], "one that is made up where the caller has none"
+
+
 def test_reflection_does_not_pass(channel: grpc.Channel) -> None:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     with pytest.raises(grpc.RpcError) as error:
