@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # a client is whoever connects, not whom it says it asks for
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(configuration)

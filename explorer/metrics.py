@@ -31,36 +31,24 @@ def summarize_metrics(text: str) -> dict[str, Any]:
     """Counts since the server started, over all models.
 
     Returns:
-        calls: How many calls asked a model.
         images: How many images were answered.
-        in_flight: Calls in progress.
         buckets: [upper bound in seconds, calls up to it], ascending, of the whole time of calls; the last has no
             bound: None.
-        stages: Seconds by stage, summed up.
 
     Raises:
         MetricsUnreadable: The text is none that Prometheus would read.
     """
-    totals: dict[str, float] = defaultdict(float)
+    images = 0.0
     buckets: dict[float, float] = defaultdict(float)
-    stages: dict[str, float] = defaultdict(float)
     try:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     except ValueError as error:
         raise MetricsUnreadable("What came from the metrics address is no metrics text.") from error
     for sample in samples:
         match sample.name, sample.labels.get("stage"):
-            case "consort_predictions_total" | "consort_in_flight_calls", None:
-                totals[sample.name] += sample.value
-            case "consort_stage_seconds_sum", str(stage):
-                stages[stage] += sample.value
+            case "consort_predictions_total", _:
+                images += sample.value
             case "consort_stage_seconds_bucket", "total":
                 buckets[float(sample.labels["le"])] += sample.value
     ascending = [[None if bound == float("inf") else bound, buckets[bound]] for bound in sorted(buckets)]
-    return {
-        "calls": ascending[-1][1] if ascending else 0,
-        "images": totals["consort_predictions_total"],
-        "in_flight": totals["consort_in_flight_calls"],
-        "buckets": ascending,
-        "stages": stages,
-    }
+    return {"images": images, "buckets": ascending}

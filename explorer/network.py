@@ -19,7 +19,16 @@ from pydantic import TypeAdapter, ValidationError
 from explorer.errors import BundleUnusable, InvalidRequest, NoGradient
 from explorer.gradients import GUIDED, PLAIN, GradientGraph, build_gradient_graph
 from explorer.layers import Layer, find_layers, first_weights
-from export.manifest import INPUT_NAME, OUTPUT_NAME, ManifestError, Name, read_manifest, sha256_of
+from export.manifest import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Manifest,
+    ManifestError,
+    Member,
+    Name,
+    read_manifest,
+    sha256_of,
+)
 from imaging.files import Pixels
 
 Floats = npt.NDArray[np.float32]
@@ -122,7 +131,7 @@ class Bundles:
 
     def __init__(self, models: Path) -> None:
         self._models = models
-        self._open: OrderedDict[tuple[str, int, int], Network] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, str], Network] = OrderedDict()
         self._lock = threading.Lock()
 
     def network(self, name: str, version: int, member: int) -> Network:
@@ -134,36 +143,50 @@ class Bundles:
             member: From 1.
 
         Raises:
-            BundleUnusable: The bundle is not here, or its file is not the one that its manifest describes.
-            InvalidRequest: The model has no such member.
+            BundleUnusable: The bundle is not here, it is damaged, or its file cannot be looked into.
+            InvalidRequest: No model can have that name, or this one has no such member.
         """
-        key = (name, version, member)
+        folder, manifest = self._find(name, version)
+        if not 1 <= member <= len(manifest.members):
+            raise InvalidRequest(f"member is {member}, expected 1 to {len(manifest.members)}")
+        described = manifest.members[member - 1]
+        key = (folder, described.sha256)  # a bundle that takes another's place has other members
         with self._lock:
             if key not in self._open:
-                self._open[key] = self._load(*key)
+                self._open[key] = _load(folder, manifest, described)
             self._open.move_to_end(key)
             if len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)
             return self._open[key]
 
-    def _load(self, name: str, version: int, member: int) -> Network:
+    def _find(self, name: str, version: int) -> tuple[Path, Manifest]:
+        """A bundle's folder, and what is written there."""
         try:
             folder = self._models / NAME.validate_python(name) / str(version)
-            manifest = read_manifest(folder)
-        except (ValidationError, ManifestError) as error:
+        except ValidationError as error:
+            raise InvalidRequest("the model's name is none that a model can have") from error
+        if not folder.is_dir():
             raise BundleUnusable(
-                f"The explorer has no bundle {name[:64]}/{version} in its models folder, so it cannot look in. "
+                f"The explorer has no bundle {name}/{version} in its models folder, so it cannot look in. "
                 "Start it with --models naming the folder that the server serves."
-            ) from error
-        if not 1 <= member <= len(manifest.members):
-            raise InvalidRequest(f"member is {member}, expected 1 to {len(manifest.members)}")
-        described = manifest.members[member - 1]
-        file = folder / described.file
-        if not file.is_file() or sha256_of(file) != described.sha256:
-            raise BundleUnusable(
-                f"{described.file} of {name}/{version} is not the file that its manifest describes."
             )
+        try:
+            return folder, read_manifest(folder)
+        except ManifestError as error:
+            raise BundleUnusable(
+                f"The bundle {name}/{version} that the explorer has is damaged: {error}"
+            ) from error
+
+
+def _load(folder: Path, manifest: Manifest, member: Member) -> Network:
+    named = f"{member.file} of {manifest.name}/{manifest.version}"
+    file = folder / member.file
+    if not file.is_file() or sha256_of(file) != member.sha256:
+        raise BundleUnusable(f"{named} is not the file that its manifest describes.")
+    try:
         return Network(file, manifest.input.shape)
+    except Exception as error:  # each of the libraries that read it has errors of its own
+        raise BundleUnusable(f"{named} cannot be looked into: {error}") from error
 
 
 def _open(model: onnx.ModelProto, layers: tuple[Layer, ...]) -> Any:

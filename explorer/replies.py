@@ -47,6 +47,8 @@ CALL_FAILURES: dict[grpc.StatusCode, tuple[int, str, str]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: (503, "busy", "The server has more to do than it takes on."),
     grpc.StatusCode.NOT_FOUND: (404, "gone", "The server no longer has this model."),
     grpc.StatusCode.INVALID_ARGUMENT: (400, "refused", "The server refused the request."),
+    grpc.StatusCode.UNAUTHENTICATED: (502, "refused", "The server asks for a token, and the explorer has none."),
+    grpc.StatusCode.PERMISSION_DENIED: (502, "refused", "The server does not let the explorer ask this."),
 }
 """HTTP status, kind and sentence for what a call can end with; anything else is `OTHER_FAILURE`."""
 OTHER_FAILURE = (502, "failed", "The call to the server failed.")
@@ -92,8 +94,8 @@ def timing(seconds: Timing) -> dict[str, float]:
 
 
 def summary(model: pb.ModelSummary) -> dict[str, Any]:
-    """Name and version."""
-    return {"name": model.name, "version": model.version, "latest": model.latest}
+    """Name, version, and whether it answers where no version is named."""
+    return {"name": model.name, "version": model.version, "default": model.default_version}
 
 
 def model(described: pb.GetModelResponse) -> dict[str, Any]:

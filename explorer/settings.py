@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from explorer.errors import FolderMissing, SettingsError
@@ -27,7 +28,6 @@ class ExplorerSettings(ConfiguredSettings):
         cli_prog_name="python -m explorer",
         cli_kebab_case=True,
         cli_hide_none_type=True,
-        cli_parse_none_str="none",
         cli_exit_on_error=False,
     )
 
@@ -59,11 +59,26 @@ class ExplorerSettings(ConfiguredSettings):
     config: Path | None = None
     """TOML file of settings."""
 
+    @field_validator("examples", "run", mode="before")
+    @classmethod
+    def _read_none(cls, value: object) -> object:
+        return None if value == "none" else value
+
+    @field_validator("metrics_url")
+    @classmethod
+    def _require_host_and_port(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # to ask for a port that is no number is a ValueError
+            raise ValueError("the address names no host and port")
+        return url
+
     @model_validator(mode="after")
     def _what_is_named_is_there(self) -> Self:
-        for name, path in (("models", self.models), ("examples", self.examples), ("run", self.report)):
-            if path is not None and not path.exists():
-                raise FolderMissing(f"{name}: {path} is not there")
+        for name, folder in (("models", self.models), ("examples", self.examples)):
+            if folder is not None and not folder.is_dir():
+                raise FolderMissing(f"{name}: {folder} is no folder")
+        if self.report is not None and not self.report.is_file():
+            raise FolderMissing(f"run: {self.report} is not there")
         return self
 
     @property

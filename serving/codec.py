@@ -153,9 +153,9 @@ def encode_timing(timing: Timing) -> pb.Timing:
     return pb.Timing(**vars(timing))
 
 
-def encode_summary(manifest: Manifest, latest: bool, labels: list[str]) -> pb.ModelSummary:
+def encode_summary(manifest: Manifest, is_default: bool, labels: list[str]) -> pb.ModelSummary:
     """Name and version."""
-    return pb.ModelSummary(name=manifest.name, version=manifest.version, latest=latest, labels=labels)
+    return pb.ModelSummary(name=manifest.name, version=manifest.version, default_version=is_default, labels=labels)
 
 
 def encode_refusal(refusal: Refusal, stands: bool) -> pb.Refusal:

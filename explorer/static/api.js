@@ -11,7 +11,7 @@ export class Failure extends Error {
 }
 
 /**
- * @typedef {{name: string, version: number}} ModelKey  version 0 is the latest.
+ * @typedef {{name: string, version: number}} ModelKey  version 0 is the default one.
  * @typedef {{probabilities: number[], label: string, probability: number, entropy: number,
  *   mutual_information: number, agreement: number, members_run: number, members: number[][]}} Verdict
  */

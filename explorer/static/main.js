@@ -46,10 +46,10 @@ function offerModels() {
   const names = [...new Set(session.models.map((model) => model.name))];
   const options = names.flatMap((name) => {
     const versions = session.models.filter((model) => model.name === name);
-    const latest = versions.find((model) => model.latest);
+    const byDefault = versions.find((model) => model.default);
     const others = versions.length > 1 ? versions : [];
     return [
-      make("option", { value: `${name}/0` }, `${name}, latest (${latest.version})`),
+      make("option", { value: `${name}/0` }, `${name}, default (${byDefault.version})`),
       ...others.map(({ version }) =>
         make("option", { value: `${name}/${version}` }, `${name}, version ${version}`),
       ),

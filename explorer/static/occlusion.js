@@ -87,7 +87,7 @@ function inWords(losses, width, sharesOf, hidden, before, top) {
     return `No single patch matters: whatever part is hidden, ${label} stays above ${percent(before[top] - losses[most])}.`;
   const after = sharesOf(hidden[most]);
   const instead = session.model.labels[after.indexOf(Math.max(...after))];
-  const [row, column] = [Math.floor(most / width) * STEP, (most % width) * STEP];
+  const [row, column] = [Math.floor(most / width) * STEP + 1, (most % width) * STEP + 1];
   const turned = instead === label ? "" : ` It then reads ${instead}.`;
   return `Hiding the pixels around row ${row}, column ${column} costs most: ${label} falls from ${percent(before[top])} to ${percent(after[top])}.${turned}`;
 }

@@ -91,14 +91,14 @@ function showVersions() {
       "Use",
     );
     use.addEventListener("click", () =>
-      session.choose({ name: model.name, version: model.latest ? 0 : model.version }),
+      session.choose({ name: model.name, version: model.default ? 0 : model.version }),
     );
     const title = make(
       "span",
       {},
       make("b", {}, model.name),
       ` version ${model.version}`,
-      make("span", { className: "soft" }, model.latest ? " · latest" : ""),
+      make("span", { className: "soft" }, model.default ? " · default" : ""),
     );
     return make("li", {}, title, answers ? make("span", { className: "soft" }, "answers now") : use);
   });

@@ -12,7 +12,7 @@ const SLOW_MS = 1000;
 const NOTICE_MS = 6000;
 
 class Session extends EventTarget {
-  /** What is asked for; version 0 follows the latest. @type {import("./api.js").ModelKey} */
+  /** What is asked for; version 0 follows the default one. @type {import("./api.js").ModelKey} */
   chosen = { name: "", version: 0 };
   /** The model that answers, described. */
   model = null;
@@ -116,7 +116,7 @@ class Session extends EventTarget {
     const now = this.models.find(
       (model) =>
         model.name === this.chosen.name &&
-        (this.chosen.version ? model.version === this.chosen.version : model.latest),
+        (this.chosen.version ? model.version === this.chosen.version : model.default),
     );
     if (this.#isAnswering(now)) return false;
     const { chosen } = this;

@@ -97,7 +97,7 @@ def test_json_has_the_protos_names_and_leaves_no_number_out(edge: Edge) -> None:
 
 def test_models_are_listed_and_described_as_json(edge: Edge) -> None:
     listed = send(edge.target, "GET", "/v1/models").json
-    assert listed == {"models": [{"name": "stub", "version": 1, "latest": True, "labels": []}]}
+    assert listed == {"models": [{"name": "stub", "version": 1, "default_version": True, "labels": []}]}
     with Client(edge.target) as client:
         expected = client.get_model("stub")
     for path in ("/v1/models/stub", "/v1/models/stub/versions/1"):

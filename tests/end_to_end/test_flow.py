@@ -54,7 +54,10 @@ def test_the_next_version_is_served_beside_the_first(
     for _ in range(2):
         assert export([str(run), "--name", "drawn", "--models", str(models)]) == 0
     with Client(f"127.0.0.1:{start_server(models, latest_versions=2).grpc_port}") as client:
-        assert [(model.version, model.latest) for model in client.list_models()] == [(1, False), (2, True)]
+        assert [(model.version, model.default_version) for model in client.list_models()] == [
+            (1, False),
+            (2, True),
+        ]
 
 
 def test_the_manifest_tells_people_and_programs_the_same(trained_models: Path) -> None:

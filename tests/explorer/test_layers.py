@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from explorer.errors import BundleUnusable, InvalidRequest
 from explorer.layers import find_layers
 from explorer.network import Bundles, Network
-from export.manifest import INPUT_NAME, OUTPUT_NAME, read_manifest
-from tests.bundles import write_bundle
+from export.manifest import INPUT_NAME, OUTPUT_NAME, read_manifest, sha256_of
+from tests.bundles import StubMember, write_bundle
 from tests.explorer.conftest import MNIST_VERSION, ROOT, SMALL_VERSION
 
 
@@ -124,7 +125,7 @@ def test_a_network_without_convolutions_has_layers_and_no_filters(tmp_path: Path
     ("key", "error", "message"),
     [
         (("stub", 2, 1), BundleUnusable, "has no bundle stub/2"),
-        (("../stub", 1, 1), BundleUnusable, "has no bundle ../stub/1"),
+        (("../stub", 1, 1), InvalidRequest, "is none that a model can have"),
         (("stub", 1, 0), InvalidRequest, "member is 0, expected 1 to 2"),
         (("stub", 1, 3), InvalidRequest, "member is 3, expected 1 to 2"),
     ],
@@ -141,3 +142,31 @@ def test_a_file_that_the_manifest_does_not_describe_is_not_opened(tmp_path: Path
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(BundleUnusable, match=r"member-1\.onnx of stub/1 is not the file"):
         Bundles(tmp_path).network("stub", 1, 1)
+
+
+def test_a_bundle_that_is_damaged_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    with pytest.raises(BundleUnusable, match="The bundle stub/1 that the explorer has is damaged: "):
+        Bundles(tmp_path).network("stub", 1, 1)
+
+
+def test_a_member_that_no_library_reads_is_said(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    (bundle / "member-1.onnx").write_bytes(b"no protobuf")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["members"][0]["sha256"] = sha256_of(bundle / "member-1.onnx")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleUnusable, match=r"member-1\.onnx of stub/1 cannot be looked into: "):
+        Bundles(tmp_path).network("stub", 1, 1)
+
+
+def test_a_bundle_that_takes_anothers_place_is_opened_anew(tmp_path: Path) -> None:
+    bundles = Bundles(tmp_path)
+    bundle = write_bundle(tmp_path, [StubMember((0.7, 0.2, 0.1))])
+    before = bundles.network("stub", 1, 1)
+    assert bundles.network("stub", 1, 1) is before
+    shutil.rmtree(bundle)
+    write_bundle(tmp_path, [StubMember((0.1, 0.2, 0.7))])
+    _, probabilities = bundles.network("stub", 1, 1).activations(np.zeros((1, 4, 4), np.uint8), before.layers[0])
+    assert probabilities == pytest.approx([0.1, 0.2, 0.7])

@@ -298,7 +298,7 @@ def test_a_version_that_is_swapped_is_said(open_page: OpenPage, tmp_path: Path) 
         write_bundle(tmp_path, version=2, shape=(1, 28, 28))
         with run_server(tmp_path, grpc_port=port):
             expect(page.locator("#notice")).to_contain_text("stub version 2 answers now.")
-            expect(page.locator("#model option")).to_have_text(["stub, latest (2)"])
+            expect(page.locator("#model option")).to_have_text(["stub, default (2)"])
             page.close()
         watched.forgive_refusals()
 
@@ -318,13 +318,13 @@ def test_a_version_that_goes_live_while_the_page_is_open_is_said_and_the_one_bef
         expect(page.locator("#words")).to_contain_text("One of two says")
         write_bundle(tmp_path / "elsewhere", version=2, shape=(1, 28, 28)).rename(models / "stub/2")
         expect(page.locator("#notice")).to_contain_text("stub version 2 answers now.")
-        offered = ["stub, latest (2)", "stub, version 1", "stub, version 2"]
+        offered = ["stub, default (2)", "stub, version 1", "stub, version 2"]
         expect(page.locator("#model option")).to_have_text(offered)
         page.locator("#model").select_option("stub/1")
         page.locator("#tab-record").click()
         expect(page.locator("#record-title")).to_have_text("Figures of stub, version 1")
         write_bundle(tmp_path / "elsewhere", name="other", shape=(1, 28, 28)).parent.rename(models / "other")
-        expect(page.locator("#model option")).to_have_text(["other, latest (1)", *offered])
+        expect(page.locator("#model option")).to_have_text(["other, default (1)", *offered])
         expect(page.locator("#versions")).to_contain_text("other version 1")
 
 
@@ -351,7 +351,7 @@ def test_a_version_that_is_unloaded_between_two_looks_is_left_for_the_latest_of_
         with page.expect_response("**/api/classify?name=b&version=1&*") as refused:
             page.locator("#early").check()
         assert refused.value.status == 404
-        expect(page.locator("#model option")).to_have_text(["a, latest (1)", "b, latest (2)"])
+        expect(page.locator("#model option")).to_have_text(["a, default (1)", "b, default (2)"])
         expect(page.locator("#model")).to_have_value("b/0")
         expect(page.locator("#early-words")).not_to_be_empty()
         page.close()

@@ -44,6 +44,14 @@ def test_a_wrong_file_is_explained(tmp_path: Path, content: str, message: str) -
     assert message in str(error.value)
 
 
+def test_none_is_none_from_wherever_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings(["--examples", "none"]).examples is None
+    (tmp_path / "explorer.toml").write_text('examples = "none"\n')
+    assert read_settings(["--config", str(tmp_path / "explorer.toml")]).examples is None
+    monkeypatch.setenv("CONSORT_EXPLORER_EXAMPLES", "none")
+    assert read_settings([]).examples is None
+
+
 def test_every_setting_is_documented() -> None:
     assert [name for name, field in ExplorerSettings.model_fields.items() if not field.description] == []
 
@@ -54,8 +62,11 @@ def test_every_setting_is_documented() -> None:
         (["--port", "x"], "SettingsError: port: Input should be a valid integer"),
         (["--no-such-flag"], "SettingsError: "),
         (["--metrics-url", "file:///etc/passwd"], "SettingsError: metrics_url: String should match pattern"),
-        (["--models", "/nowhere"], "FolderMissing: models: /nowhere is not there"),
-        (["--examples", "/nowhere"], "FolderMissing: examples: /nowhere is not there"),
+        (["--metrics-url", "http://["], "SettingsError: metrics_url: "),
+        (["--metrics-url", "http://localhost:port/"], "SettingsError: metrics_url: "),
+        (["--models", "/nowhere"], "FolderMissing: models: /nowhere is no folder"),
+        (["--models", __file__], f"FolderMissing: models: {__file__} is no folder"),
+        (["--examples", __file__], f"FolderMissing: examples: {__file__} is no folder"),
         (["--run", "/nowhere"], "FolderMissing: run: /nowhere/report.html is not there"),
         (["--config", "/nowhere.toml"], "SettingsError: config file /nowhere.toml cannot be read: No such file"),
     ],

@@ -513,7 +513,7 @@ class TestModels:
         for name, version in (("b", 2), ("a", 1), ("b", 10)):
             write_bundle(tmp_path, name=name, version=version)
         with Client(target(start_server(tmp_path, latest_versions=2))) as client:
-            listed = [(model.name, model.version, model.latest) for model in client.list_models()]
+            listed = [(model.name, model.version, model.default_version) for model in client.list_models()]
         assert listed == [("a", 1, True), ("b", 2, False), ("b", 10, True)]
 
     def test_get(self, client: Client) -> None:
@@ -658,11 +658,11 @@ class TestMetrics:
         images = np.zeros((5, 1, 4, 4), np.uint8)
         with Client(target(server)) as client:
             before = scrape(server).get(judged, 0.0)
-            for effort in ({"early_stop": True}, {"max_members": 1}):
-                client.classify(images, **effort)
+            client.classify(images, early_stop=True)
+            client.classify(images, max_members=1)
             assert scrape(server)[judged] == before
-            for effort in ({}, {"max_members": 2}):
-                client.classify(images, **effort)
+            client.classify(images)
+            client.classify(images, max_members=2)
             assert scrape(server)[judged] == before + 10
 
     def test_refusals_are_counted_by_their_code(self, models: Path, start_server: StartServer) -> None:

@@ -397,13 +397,13 @@ class ModelSummary(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
-    LATEST_FIELD_NUMBER: _builtins.int
+    DEFAULT_VERSION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model."""
     version: _builtins.int
     """Version, 1 or more."""
-    latest: _builtins.bool
+    default_version: _builtins.bool
     """Whether a request that names neither version nor label gets this one, but for the share of a canary."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -414,12 +414,12 @@ class ModelSummary(_message.Message):
         *,
         name: _builtins.str = ...,
         version: _builtins.int = ...,
-        latest: _builtins.bool = ...,
+        default_version: _builtins.bool = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "latest", b"latest", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_version", b"default_version", "labels", b"labels", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,7 +480,7 @@ class GetModelResponse(_message.Message):
     """Execution provider that runs the networks: `cpu`, `openvino`, `openvino-bfloat16` or `cuda`."""
     @_builtins.property
     def model(self) -> Global___ModelSummary:
-        """Name, version, and whether it is the latest."""
+        """Name, version, and whether calls that name no version get it."""
 
     @_builtins.property
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
