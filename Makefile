@@ -44,9 +44,10 @@ $(TRITON): tests/serving/triton-client.txt | $(DEVELOP)
 run: $(SERVE) ## Serve the shipped model, classify the example images, go on serving until Ctrl-C
 	@if $(BIN)/python -m serving.health >/dev/null 2>&1; then \
 	  echo "A server runs already on port 8001; stop it first." >&2; exit 1; fi
-	@$(BIN)/python -m serving --models models --default-model mnist & server=$$!; \
+	@$(BIN)/python -m serving --models models --default-model mnist --grpc-port 8001 --metrics-port 8002 & server=$$!; \
 	trap 'kill $$server 2>/dev/null' EXIT; trap 'wait $$server; exit 0' INT TERM; \
-	$(BIN)/python -m serving.client --wait-seconds 30 examples/digits/*.png \
+	until $(BIN)/python -m serving.health >/dev/null 2>&1; do kill -0 $$server 2>/dev/null || exit 1; done; \
+	$(BIN)/python -m serving.client --target localhost:8001 examples/digits/*.png \
 	&& kill -0 $$server && echo "Serving gRPC on 8001 and metrics on 8002. Ctrl-C stops." && wait $$server
 
 explore: $(EXPLORE) ## Show what the networks see, on http://localhost:8080; a server must run

@@ -39,10 +39,10 @@ class ExportSettings(Command):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the process's exit code."""
-    return run_command(ExportSettings, arguments, run, failures=(ExportError, TrainingError))
+    return run_command(ExportSettings, arguments, export_and_tell, failures=(ExportError, TrainingError))
 
 
-def run(settings: ExportSettings, console: Console) -> None:
+def export_and_tell(settings: ExportSettings, console: Console) -> None:
     """Write the bundle, and say what it is."""
     folder = export(settings)
     console.print(f"{folder}: {describe(folder)}", soft_wrap=True, highlight=False)

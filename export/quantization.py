@@ -54,7 +54,7 @@ def quantize(
         The figures of the int8 ensemble, at a temperature of its own, what it predicts, and what it lost.
 
     Raises:
-        QuantizationError: It lost too much.
+        QuantizationError: It cannot be done, or the ensemble lost too much.
         GraphError: A quantized graph is not valid.
     """
     calibration = spread(dataset.train, CALIBRATION_IMAGES)
@@ -73,25 +73,34 @@ def quantize_graph(path: Path, calibration: Images) -> None:
 
     Raises:
         GraphError: What comes out is not valid.
+        QuantizationError: onnxruntime cannot do it.
     """
     with TemporaryDirectory() as folder:
-        prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-        # Symbolic shapes are not needed, and their inference fails on what torch's exporter writes.
-        quant_pre_process(path, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            quantized,
-            CalibrationBatches(calibration),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTIZED),
-            nodes_to_exclude=first_convolution(onnx.load(prepared)),
-            per_channel=True,
-            reduce_range=True,  # weights of 7 bits
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
-        )
+        quantized = Path(folder) / "quantized.onnx"
+        try:
+            _quantize(path, quantized, calibration)
+        except Exception as error:  # onnxruntime's tools have no errors of their own
+            raise QuantizationError(f"onnxruntime cannot make {path.name} int8: {error}") from error
         save_graph(onnx.load(quantized), path)
+
+
+def _quantize(path: Path, quantized: Path, calibration: Images) -> None:
+    prepared = quantized.with_name("prepared.onnx")
+    # Symbolic shapes are not needed, and their inference fails on what torch's exporter writes.
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        quantized,
+        CalibrationBatches(calibration),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(QUANTIZED),
+        nodes_to_exclude=first_convolution(onnx.load(prepared)),
+        per_channel=True,
+        reduce_range=True,  # weights of 7 bits
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+    )
 
 
 def first_convolution(model: onnx.ModelProto) -> list[str]:

@@ -152,7 +152,17 @@ def _fit(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
 def _as_resizable(image: Image.Image) -> Image.Image:
     """In a mode whose values can be averaged: grey, colour, or colour with transparency, 8 bits each."""
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow would clip instead of scaling
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return _as_eight_bits(image)
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image.convert("L") if is_grey(image) else image.convert("RGB")
+
+
+def _as_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8, with the value that its file calls transparent, if any, as transparency."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if (clear := image.info.get("transparency")) is None:
+        return grey
+    grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey.convert("RGBA")

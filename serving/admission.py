@@ -84,13 +84,16 @@ class AdmittedCall:
         self._asked = time.perf_counter()
         self._decode_seconds = 0.0
         self._asked_all = False
+        self._has_run = False
 
     def __enter__(self) -> Self:
         self._calls.add(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._calls.discard(self)
+        if self._has_run and isinstance(error, asyncio.CancelledError):
+            raise _gone(ran=True) from error
 
     async def ask(self, model: Model, pixels: Pixels, effort: Effort) -> Answer:
         """Queue the images and wait for their turn; a caller that goes before it takes them out of the queue.
@@ -107,7 +110,8 @@ class AdmittedCall:
         try:
             answer = await wait_for(future)
         except asyncio.CancelledError as error:
-            raise CallerGone("nobody waits for the answer any more", ran=not future.cancelled()) from error
+            raise _gone(ran=not future.cancelled()) from error
+        self._has_run = True
         if model.shadow is not None:
             model.shadow.offer(pixels, effort, answer.verdict)
         return answer
@@ -124,3 +128,7 @@ class AdmittedCall:
         model.metrics.time(timing)
         note_answer(timing)
         return timing
+
+
+def _gone(*, ran: bool) -> CallerGone:
+    return CallerGone("nobody waits for the answer any more", ran=ran)

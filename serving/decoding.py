@@ -9,27 +9,29 @@ import numpy as np
 
 from export.manifest import Input
 from imaging.files import ImageError, fit_image, open_image
+from machine.cores import available_cores
 from serving.ensemble import Pixels
 from serving.errors import InvalidRequest
-from serving.loop import FILES, aside
+from serving.loop import aside, files
 from serving.settings import ServerSettings
 
 
-async def decode_files(files: Sequence[bytes], expected: Input, settings: ServerSettings) -> Pixels:
+async def decode_files(contents: Sequence[bytes], expected: Input, settings: ServerSettings) -> Pixels:
     """Decode image files to uint8 (images, channels, height, width), one after the other.
 
     Raises:
         InvalidRequest: One is not usable, or all together are too large or take too long; the message says which.
     """
-    pixels = np.empty((len(files), *expected.shape), np.uint8)
+    pixels = np.empty((len(contents), *expected.shape), np.uint8)
     decoder = _Decoder(expected, settings)
-    for index, file in enumerate(files):
+    helpers = files(settings.threads or available_cores())
+    for index, file in enumerate(contents):
         try:
-            pixels[index] = await aside(FILES, decoder.decode, file)
+            pixels[index] = await aside(helpers, decoder.decode, file)
         except ImageError as error:
-            raise InvalidRequest(f"image {index + 1} of {len(files)}: {error}") from error
+            raise InvalidRequest(f"image {index + 1} of {len(contents)}: {error}") from error
         except InvalidRequest as error:
-            raise InvalidRequest(f"{error} with image {index + 1} of {len(files)}") from error
+            raise InvalidRequest(f"{error} with image {index + 1} of {len(contents)}") from error
     return pixels
 
 

@@ -37,7 +37,7 @@ class Queue(Protocol):
 
 
 class InferenceThreads:
-    """A fixed number of threads that several queues share. No others run members."""
+    """A fixed number of threads that several queues share. No others run members for calls."""
 
     def __init__(self, count: int) -> None:
         """Start so many threads."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
-from machine.cores import available_cores
 from serving.priority import stand_back
 
 T = TypeVar("T")
@@ -20,12 +19,18 @@ P = ParamSpec("P")
 LONG_BYTES = 2**18
 """From how many bytes on decoding or encoding takes milliseconds, in which the loop could answer other calls."""
 
-_helpers = partial(ThreadPoolExecutor, available_cores(), initializer=stand_back)
-FILES = _helpers(thread_name_prefix="files")
-"""Image files are decoded by as many threads as cores, and by no others: one that has decoded a large picture
-keeps its memory, so this bounds both how many are in memory at once and how much is kept."""
-ARRAYS = _helpers(thread_name_prefix="arrays")
-"""What else takes long is not to wait for pictures."""
+ARRAYS = ThreadPoolExecutor(2, thread_name_prefix="arrays", initializer=stand_back)
+"""For what takes long beside pictures, and is not to wait for them."""
+
+
+@cache
+def files(threads: int) -> Executor:
+    """For image files: as many threads as compute, and no others.
+
+    One that has decoded a large picture keeps its memory, so this bounds both how many are in memory at once and
+    how much is kept.
+    """
+    return ThreadPoolExecutor(threads, thread_name_prefix="files", initializer=stand_back)
 
 
 class EventLoop:
@@ -66,3 +71,18 @@ async def aside(helpers: Executor, work: Callable[P, T], *args: P.args, **kwargs
 async def aside_if_long(size_bytes: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do work on so much on another thread, or at once where that is sooner done than another thread is woken."""
     return work(*args, **kwargs) if size_bytes < LONG_BYTES else await aside(ARRAYS, work, *args, **kwargs)
+
+
+async def on_a_thread_of_its_own(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do what may take for ever, such as reading a volume that has gone, on a thread that holds up no exit."""
+    done: Future[T] = Future()
+    done.set_running_or_notify_cancel()  # from here on, who stops waiting stops nothing else
+
+    def begin() -> None:
+        try:
+            done.set_result(work(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  it belongs to whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=begin, daemon=True).start()
+    return await asyncio.wrap_future(done)

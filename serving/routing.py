@@ -89,7 +89,7 @@ class Models:
         """
         chosen = name or self.default_name
         if chosen is None:
-            raise UnknownModel(f"the request names no model and the server has several: {self._names()}")
+            raise UnknownModel(f"the request names no model, and none is the default; there are {self._names()}")
         if version or label:
             return self._find_exactly(chosen, version, label)
         found = self._defaults.get(chosen)

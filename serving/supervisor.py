@@ -204,7 +204,7 @@ class Supervisor:
             worker.receive()
             worker.open(self.grpc_port)
             worker.receive()
-        except (StartupError, OSError) as error:  # no more processes, say
+        except StartupError as error:
             self._workers[number].kill()
             if not self._stopping.is_set():
                 log.warning("worker not replaced", worker=number, reason=str(error), retry_seconds=RETRY_SECONDS)

@@ -61,6 +61,8 @@ def _tell(server: Server, line: Connection) -> None:
             hear(line)
             say_snapshot(line, take_snapshot(server.registry.collect()))
     except GONE:
+        pass
+    finally:  # what cannot tell what it has counted is replaced
         server.request_stop()
 
 

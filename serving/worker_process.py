@@ -17,16 +17,23 @@ class WorkerProcess:
     """A worker's process and the pipe to it, as its supervisor sees them."""
 
     def __init__(self, number: int, settings: ServerSettings) -> None:
-        """Start the process; it begins to load models."""
+        """Start the process; it begins to load models.
+
+        Raises:
+            WorkerLost: It cannot be started, for want of descriptors or processes, say.
+        """
         self.number = number
-        self.line, theirs = Pipe()
         self._is_asked = False
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603  our own command
-                [sys.executable, "-m", "serving.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                process_group=0,  # a terminal's Ctrl-C is for the supervisor
-            )
+        try:
+            self.line, theirs = Pipe()
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603  our own command
+                    [sys.executable, "-m", "serving.worker", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,  # a terminal's Ctrl-C is for the supervisor
+                )
+        except OSError as error:
+            raise WorkerLost(f"worker {number} cannot be started: {error}") from error
         # The settings are resolved: no file of them is read again.
         self._say((number, settings.model_dump(mode="json") | {"config": None}))
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 from rich.console import Console
 
@@ -22,7 +22,7 @@ from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
 from training.report import write_report
-from training.run import Run, require_space
+from training.run import Run, require_space, require_unused
 from training.sources import load_dataset
 from training.summary import summary_table
 
@@ -65,6 +65,14 @@ class FitSettings(TrainingCommand):
     """Whether images are strokes on a plain ground, instead of the recipe's."""
 
     _begun: Path | None = PrivateAttr(None)
+
+    @field_validator("recipe", "architecture")
+    @classmethod
+    def _require_known(cls, name: str | None, field: ValidationInfo) -> str | None:
+        known = RECIPES if field.field_name == "recipe" else ARCHITECTURES
+        if name is not None and name not in known:
+            raise ValueError(f"no {field.field_name} has that name; there are {', '.join(known)}")
+        return name
 
     @property
     def begun(self) -> Path | None:
@@ -143,6 +151,7 @@ def fit(settings: FitSettings, console: Console) -> None:
 def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:
     if settings.reseed:
         raise RunError("--reseed continues a run; name it with --resume")
+    require_unused(settings.run)
     dataset = settings.load_dataset()
     recipe = settings.choose_recipe(dataset)
     seeds = recipe.member_seeds(settings.seed)

@@ -150,12 +150,7 @@ class Run:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # A first try that was killed may have left its settings half written.
-            if any(path.name != SETTINGS_FILE + UNFINISHED for path in folder.iterdir()):
-                raise RunError(
-                    f"{folder} is not empty; choose another folder with --run, or continue it with "
-                    f"--resume {folder}"
-                )
+            require_unused(folder)
             write_text_whole(folder / SETTINGS_FILE, settings.model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error}") from error
@@ -268,6 +263,19 @@ class Run:
         summary = summarize(members, predictions, dataset)
         write_text_whole(self.folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
         return summary
+
+
+def require_unused(folder: Path) -> None:
+    """Find out whether a run may begin in a folder, which need not be there yet.
+
+    Raises:
+        RunError: Something is in it.
+    """
+    # A first try that was killed may have left its settings half written.
+    if folder.exists() and any(path.name != SETTINGS_FILE + UNFINISHED for path in folder.iterdir()):
+        raise RunError(
+            f"{folder} is not empty; choose another folder with --run, or continue it with --resume {folder}"
+        )
 
 
 def require_space(runs: Sequence[Run], dataset: Dataset, then: str) -> None:

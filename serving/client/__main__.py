@@ -45,7 +45,7 @@ class ClientSettings(BaseSettings):
     """Host and port of the server."""
     model: str = ""
     """Name of the model; may be left out where the server has a default."""
-    version: int = Field(0, ge=0)
+    version: int = Field(0, ge=0, le=2**31 - 1)
     """Version of the model; 0 takes the one labelled stable, or else the latest."""
     label: str = ""
     """Label of the version, such as canary, instead of its number."""

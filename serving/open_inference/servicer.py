@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from protos.open_inference.v2 import grpc_service_pb2 as pb
@@ -11,7 +10,7 @@ from serving.admission import Admission
 from serving.context import Context
 from serving.control import ModelControl
 from serving.errors import UnknownModel
-from serving.loop import aside_if_long
+from serving.loop import aside_if_long, on_a_thread_of_its_own
 from serving.models import Model
 from serving.open_inference import repository
 from serving.open_inference.description import (
@@ -110,13 +109,13 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model, or look for newer versions of it."""
-        return await asyncio.to_thread(repository.load, self._control, request)
+        return await on_a_thread_of_its_own(repository.load, self._control, request)
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Unload all versions of a model."""
-        return await asyncio.to_thread(repository.unload, self._control, request)
+        return await on_a_thread_of_its_own(repository.unload, self._control, request)
 
     def _find(self, name: str, version: str) -> Model:
         return self._models.find(name, *decode_version(version))

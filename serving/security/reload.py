@@ -94,7 +94,10 @@ class Reloader:
     def _run(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
             for files in self._files:
-                files.reload()
+                try:
+                    files.reload()
+                except Exception:
+                    log.exception("credentials not looked at")  # but again, so that a token taken back is one
 
 
 def read_files(paths: Sequence[Path]) -> tuple[bytes, ...]:

@@ -77,6 +77,12 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write_int8(name, folder / f"{name}.onnx") for name in ARCHITECTURES}
 
 
+def test_what_onnxruntime_cannot_make_int8_is_said(tmp_path: Path) -> None:
+    (tmp_path / "member-1.onnx").write_bytes(b"no graph")
+    with pytest.raises(QuantizationError, match=r"onnxruntime cannot make member-1\.onnx int8: "):
+        quantize_graph(tmp_path / "member-1.onnx", noise(64))
+
+
 def weights_of(model: onnx.ModelProto, operation: str) -> list[npt.NDArray[Any]]:
     """Weights of all convolutions or dense layers in order, as they are stored."""
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -230,3 +230,11 @@ def test_the_size_is_that_of_the_picture_as_it_is_turned(
     opened = Image.open(file)
     assert shown_size(opened) == shown
     assert read_image(file.getvalue(), (3, shown[1], shown[0]), 100).shape == (3, shown[1], shown[0])
+
+
+def test_grey_of_sixteen_bits_lies_on_white_where_its_file_calls_a_value_transparent() -> None:
+    """As grey of eight bits does; otherwise its ground would turn round."""
+    values = np.array([[0, 300], [40_000, 65_535]], np.uint16)
+    file = encode(Image.fromarray(values), transparency=0)
+    assert read_image(file, (1, 2, 2), LIMIT)[0].tolist() == [[255, 1], [156, 255]]
+    assert read_image(encode(Image.fromarray(values)), (1, 2, 2), LIMIT)[0].tolist() == [[0, 1], [156, 255]]

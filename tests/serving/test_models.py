@@ -60,7 +60,7 @@ def test_the_latest_version_is_the_highest_number(load: Load, tmp_path: Path) ->
 def test_several_models_need_a_name_or_a_default(load: Load, tmp_path: Path) -> None:
     write_bundle(tmp_path, name="one")
     write_bundle(tmp_path, name="two")
-    with pytest.raises(UnknownModel, match="names no model and the server has several: one, two"):
+    with pytest.raises(UnknownModel, match="names no model, and none is the default; there are one, two"):
         load().find("", 0)
     assert found(load(default="two"), "", 0) == "two/1"
 

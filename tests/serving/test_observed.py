@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -228,16 +230,38 @@ class TestCallersWhoLeave:
                     return
         raise AssertionError("the server never heard that its caller had gone")
 
+    def test_a_call_whose_caller_goes_while_its_answer_is_written_has_run_for_nobody(
+        self, models: Path, start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writing = threading.Event()
+
+        async def write_for_ever(*_: object) -> Any:
+            writing.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("serving.servicer.aside_if_long", write_for_ever)
+        server = start_server(models)
+        with grpc.insecure_channel(target(server)) as channel:
+            call = classifier_pb2_grpc.ClassifierStub(channel).Classify.future(raw(), timeout=60)
+            assert writing.wait(60)
+            call.cancel()
+            wait_for(lambda: gone(server, "cancelled", "ran") == 1)
+        assert gone(server, "cancelled", "dropped") is None
+
 
 class TestDrift:
-    def test_entropy_and_agreement_add_up_over_images_that_all_members_saw(
+    def test_entropy_and_agreement_add_up_over_images_of_which_all_members_were_asked(
         self, models: Path, start_server: StartServer
     ) -> None:
-        """The average (0.4, 0.35, 0.25), on which one of two members agrees; one member alone does not count."""
+        """The average (0.4, 0.35, 0.25), on which one of two members agrees.
+
+        Fewer members agree more easily, and with early stop all of them see the hardest images alone.
+        """
         server = start_server(models)
         with Client(target(server)) as client:
             client.classify(np.repeat(BLACK, 5, axis=0))
             client.classify(BLACK, max_members=1)
+            client.classify(BLACK, early_stop=True)
         average = np.array([0.4, 0.35, 0.25])
         entropy = -float((average * np.log(average)).sum())
         assert sample(server, "consort_judged_images_total", **STUB) == 5

@@ -649,22 +649,6 @@ class TestMetrics:
         assert after["consort_model_info", info] == 1
         assert after["consort_in_flight_calls", frozenset({("method", "Classify")})] == 0
 
-    def test_only_what_all_members_were_asked_is_compared_with_held_out_images(
-        self, models: Path, start_server: StartServer
-    ) -> None:
-        """With early stop all of them see the hardest images alone, and fewer members agree more easily."""
-        server = start_server(models)
-        judged = ("consort_judged_images_total", frozenset({("model", "stub"), ("version", "1")}))
-        images = np.zeros((5, 1, 4, 4), np.uint8)
-        with Client(target(server)) as client:
-            before = scrape(server).get(judged, 0.0)
-            client.classify(images, early_stop=True)
-            client.classify(images, max_members=1)
-            assert scrape(server)[judged] == before
-            client.classify(images)
-            client.classify(images, max_members=2)
-            assert scrape(server)[judged] == before + 10
-
     def test_refusals_are_counted_by_their_code(self, models: Path, start_server: StartServer) -> None:
         server = start_server(models)
         with Client(target(server)) as client:

@@ -26,10 +26,10 @@ from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
 from serving import supervisor
 from serving.channel import Credentials
-from serving.errors import SettingsError
+from serving.errors import SettingsError, WorkerLost
 from serving.server import Server
 from serving.settings import ServerSettings, read_settings
-from serving.supervisor import CORES_PER_WORKER, count_workers, share_threads
+from serving.supervisor import CORES_PER_WORKER, Supervisor, count_workers, share_threads
 from serving.token import add_token
 from tests.bundles import TWO_MEMBERS, write_bundle
 from tests.serving.test_process import ROOT, SERVE, serving
@@ -363,6 +363,18 @@ def test_workers_are_refused_a_port_that_a_server_has(
     result = start("--models", str(models), "--workers", "2", f"--{port}-port", str(taken))
     assert (result.returncode, result.stderr.count("\n")) == (3, 1)
     assert re.match(f"PortTaken: (metrics port|gRPC address) 127.0.0.1:{taken} cannot", result.stderr)
+
+
+def test_a_worker_that_the_machine_has_no_room_for_stops_the_start(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    server = Supervisor(ServerSettings(models=models, grpc_port=0, metrics_port=0, workers=2, threads=2), 2)
+    with pytest.raises(WorkerLost, match=r"worker 1 cannot be started: .*Resource temporarily unavailable"):
+        server.start()
 
 
 def test_a_bad_bundle_stops_the_start_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:

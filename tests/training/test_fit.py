@@ -86,8 +86,8 @@ def test_a_folder_in_use_is_not_overwritten(
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--recipe", "best"], 1, "no recipe is called 'best'; there are default, small, photographs, lesson"),
-        (["--architecture", "resnet"], 1, "no architecture is called 'resnet'"),
+        (["--recipe", "best"], 2, "no recipe has that name; there are default, small, photographs, lesson"),
+        (["--architecture", "resnet"], 2, "no architecture has that name; there are linear, dense, cnn"),
         (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
         (["--batch-images", "1"], 2, "--batch-images: Input should be greater than or equal to 2, got '1'"),
         (
@@ -110,12 +110,9 @@ def test_wrong_settings_are_explained(
     assert not (tmp_path / "run").exists(), "a folder that the next try would find in use"
 
 
-def test_a_run_that_lies_there_already_is_not_what_to_continue_with(
+def test_before_a_run_is_begun_there_is_none_to_continue_with(
     drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main(arguments(drawn_digits, tmp_path / "run"))
-    capsys.readouterr()
-
     def interrupted(*_: object) -> Dataset:
         raise KeyboardInterrupt
 

@@ -20,6 +20,7 @@ from protos.consort.v1 import classifier_pb2
 from serving.channel import Credentials
 from serving.client import CallError, Client
 from serving.errors import CredentialsRefused, Forbidden, Unauthenticated
+from serving.security.reload import ReloadedFiles
 from serving.security.scopes import OPEN_SERVICE, Scope, scope_of
 from serving.security.tokens import Tokens, parse_tokens
 from serving.server import SERVICE, Server
@@ -226,6 +227,27 @@ def test_the_file_is_read_again_when_it_changes(server: Server, file: Path, toke
     file.write_text("".join(line for line in good.splitlines(keepends=True) if not line.startswith("new ")))
     wait_for(lambda: reloads("loaded") == 2)
     assert (code(added), code(tokens[Scope.CLASSIFY])) == (UNAUTHENTICATED, grpc.StatusCode.OK)
+
+
+def test_a_look_at_the_file_that_fails_is_not_the_last(
+    server: Server, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that is taken back later must be one."""
+
+    def code(token: str) -> grpc.StatusCode:
+        return code_of(server, f"/{SERVICE}/ListModels", Credentials(token=token))
+
+    looks: list[object] = []
+
+    def fail(files: object) -> None:
+        looks.append(files)
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ReloadedFiles, "_read", fail)
+        wait_for(lambda: len(looks) > 1)
+    added = add_token("new", "classify", file)
+    wait_for(lambda: code(added) == grpc.StatusCode.OK)
 
 
 class TestTheFile:
