@@ -54,9 +54,9 @@ def train_on_ray(
         Why members were stopped, for those whose loss diverged.
 
     Raises:
-        RunError: The cluster cannot be reached, or lost a member too often.
+        RunError: The cluster cannot be reached, was lost, or did not finish a member.
     """
-    with _connected(address):
+    with _connected(address), _saying_when_lost(jobs):
         _require_room(jobs)
         images = ray.put(dataset)
         post = _Post.options(  # type: ignore[attr-defined]
@@ -67,16 +67,23 @@ def train_on_ray(
         ).remote()
         tasks = {_submit(job, images, post): job for job in jobs}
         diverged = {}
-        while tasks:
-            done, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
+        failures: list[RunError] = []
+        while tasks and not failures:
+            done, _ = ray.wait(list(tasks), num_returns=len(tasks), timeout=POLL_SECONDS)
             for job, message in ray.get(post.take.remote()):
                 pass_on(message, job, gathering)
             for task in done:
                 job = tasks.pop(task)
-                files, reason = _result_of(task, job)
+                try:
+                    files, reason = _result_of(task, job)
+                except RunError as error:  # once the others that are done are on disk
+                    failures.append(error)
+                    continue
                 _unpack(files, _folder_of(job))
                 if reason:
                     diverged[job] = reason
+        if failures:
+            raise failures[0]
         return diverged
 
 
@@ -152,10 +159,21 @@ def _result_of(task: Any, job: Job) -> tuple[Files, str | None]:
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise RunError(
-            f"the cluster did not finish {job.run}, member {job.member}: {cause}. "
-            f"Continue with: python -m training.fit --resume {job.run}"
+            f"the cluster did not finish {job.run}, member {job.member}: {cause}. {_continue_with(job)}"
         ) from error
     return files, reason
+
+
+@contextmanager
+def _saying_when_lost(jobs: Sequence[Job]) -> Iterator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise RunError(f"the Ray cluster was lost: {error}. {_continue_with(jobs[0])}") from error
+
+
+def _continue_with(job: Job) -> str:
+    return f"Continue with: python -m training.fit --resume {job.run}"
 
 
 @contextmanager

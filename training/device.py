@@ -7,7 +7,8 @@ added up there until it is time to look.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -55,6 +56,19 @@ def describe_device(name: DeviceName) -> str:
 def learning_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
     """Let convolutions and dense layers compute in a precision."""
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+
+
+@contextmanager
+def saying_when_full(what: str, advice: str) -> Iterator[None]:
+    """Say what the GPU's memory is not enough for, and what to do about it.
+
+    Raises:
+        DeviceError: It is not.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(f"the GPU has not memory enough for {what}; {advice}") from error
 
 
 def steps_between_looks(device: torch.device) -> int:

@@ -20,7 +20,7 @@ from typing import Protocol, cast
 import torch
 
 from training.dataset import Dataset
-from training.errors import DeviceError, DivergenceError, RunError, TrainingError
+from training.errors import DivergenceError, RunError, TrainingError
 from training.member import EpochMetrics, Observer, train_member
 from training.run import Run
 from training.sources import load_dataset
@@ -132,13 +132,7 @@ def train_job(job: Job, dataset: Dataset, observer: Observer) -> None:
     run.settings.require_same_tools()
     run.require_same(dataset)
     torch.set_num_threads(run.settings.threads)
-    try:
-        train_member(run.settings.plan(job.member), dataset, run.member_folder(job.member), observer)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the GPU has not memory enough for member {job.member} beside what it holds; --resume the run "
-            "with fewer --processes, or begin another with a smaller --batch-images or --image-side"
-        ) from error
+    train_member(run.settings.plan(job.member), dataset, run.member_folder(job.member), observer)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from training.architectures import count_parameters
 from training.checkpoint import save_checkpoint
 from training.dataset import Dataset, Images
-from training.device import steps_between_looks
+from training.device import saying_when_full, steps_between_looks
 from training.errors import DivergenceError, RecipeError, RunError
 from training.evaluation import Figures, measure, predict
 from training.files import write_text_whole
@@ -92,7 +92,7 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
 
     Raises:
         CheckpointError: The state in `folder` is damaged.
-        DeviceError: The device of the plan is not there.
+        DeviceError: The device of the plan is not there, or has not memory enough.
         DivergenceError: The loss became infinite or no number, now or when this member was last trained.
         RunError: The metrics in `folder` are damaged or do not belong to its state, or another process trains
             this member.
@@ -104,7 +104,12 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
         if (folder / DIVERGED_FILE).exists():
             raise DivergenceError((folder / DIVERGED_FILE).read_text(encoding="utf-8"))
         try:
-            _train_to_checkpoint(plan, dataset, folder, observer)
+            with saying_when_full(
+                f"member {plan.member} beside what it holds",
+                "--resume the run with fewer --processes, or begin another with a smaller --batch-images or "
+                "--image-side",
+            ):
+                _train_to_checkpoint(plan, dataset, folder, observer)
         except DivergenceError as error:
             write_text_whole(folder / DIVERGED_FILE, str(error))
             raise

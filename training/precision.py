@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from training.dataset import Dataset
-from training.device import DeviceName, wait_for
+from training.device import DeviceName, saying_when_full, wait_for
 from training.learner import Learner, Plan, train_step
 from training.recipe import Recipe
 
@@ -29,11 +29,16 @@ def choose_precision(
     dataset: Dataset,
     console: Console,
 ) -> Precision:
-    """What was asked for, or whichever is faster here for the first member; says which."""
+    """What was asked for, or whichever is faster here for the first member; says which.
+
+    Raises:
+        DeviceError: The GPU has not memory enough to try.
+    """
     if asked != "auto":
         return asked
     torch.set_num_threads(threads)
-    speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32, device), dataset)
+    with saying_when_full("a batch of images", "choose a smaller --batch-images or --image-side"):
+        speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32, device), dataset)
     chosen: Precision = "bfloat16" if speedup >= WORTH_IT else "float32"
     console.print(
         f"bfloat16 is {speedup:.1f} times as fast as float32 here; training in {chosen}", highlight=False

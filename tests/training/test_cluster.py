@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ pytest.importorskip("ray", reason="the extra `ray` is not installed")
 import ray
 from ray.cluster_utils import Cluster
 
+from training import cluster as cluster_module
 from training.cluster import _unpack, train_on_ray
 
 EPOCHS = 150
@@ -116,3 +118,34 @@ def test_what_a_member_went_on_from_is_gone_once_it_is_done(tmp_path: Path) -> N
 def test_no_cluster_is_said(drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(drawn_digits, tmp_path / "run", "--launcher", "ray", "--ray-address", "127.0.0.1:1") == 1
     assert "there is no Ray cluster at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_members_that_are_done_are_kept_when_another_fails(
+    cluster: Cluster, drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(drawn_digits, tmp_path / "run", monkeypatch)
+    result_of = cluster_module._result_of
+
+    def lose_the_first(task: Any, job: Job) -> Any:
+        if job.member == 1:
+            raise RunError("a node was lost too often")
+        return result_of(task, job)
+
+    monkeypatch.setattr(cluster_module, "_result_of", lose_the_first)
+    monkeypatch.setattr(cluster_module, "POLL_SECONDS", START_SECONDS)  # until all are done
+    with pytest.raises(RunError, match="a node was lost too often"):
+        train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, Ledger())
+    assert [run.is_trained(member) for member in (1, 2, 3)] == [False, True, True]
+
+
+def test_a_cluster_that_is_lost_is_said(
+    cluster: Cluster, drawn_digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(drawn_digits, tmp_path / "run", monkeypatch)
+
+    def lose(*_: object, **__: object) -> None:
+        raise ray.exceptions.RaySystemError("its head does not answer")
+
+    monkeypatch.setattr(ray, "wait", lose)
+    with pytest.raises(RunError, match=r"the Ray cluster was lost: .*its head .* Continue with: python -m training"):
+        train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, Ledger())

@@ -82,7 +82,7 @@ def test_a_gpu_that_is_full_is_said_with_what_to_do(begun: Run, monkeypatch: pyt
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("training.launch.train_member", full)
+    monkeypatch.setattr("training.member.train_epoch", full)
     dataset = load_dataset(begun.settings.data_path, begun.settings.image_side)
     with pytest.raises(DeviceError, match=r"not memory enough for member 2 .* with fewer --processes"):
         train([Job(begun.folder, 2)], dataset, 1, Ledger())
