@@ -15,8 +15,9 @@ from pathlib import Path
 
 WINDOW_SECONDS = 0.05
 """Of work, over which a thread's share of its core is measured: single pieces of work say little."""
-FAIR_SHARE = 0.55
-"""Of its core, below which another program has taken it: one that is treated alike leaves half."""
+FAIR_SHARE = 0.5
+"""Of its core, below which another program has taken it: one that is treated alike leaves half, and other threads
+of the server take some of that."""
 SHORTEST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
 """How much work a thread does wherever it likes: more each time that its core is taken again soon."""
