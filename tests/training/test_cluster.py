@@ -147,5 +147,7 @@ def test_a_cluster_that_is_lost_is_said(
         raise ray.exceptions.RaySystemError("its head does not answer")
 
     monkeypatch.setattr(ray, "wait", lose)
-    with pytest.raises(RunError, match=r"the Ray cluster was lost: .*its head .* Continue with: python -m training"):
+    with pytest.raises(
+        RunError, match=r"the Ray cluster was lost: .*its head .* Continue with: python -m training"
+    ):
         train_on_ray(jobs_of(run), load_dataset(drawn_digits), cluster.address, Ledger())
