@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -37,16 +37,38 @@ class Running:
 
     def processor_seconds(self) -> float:
         """What it and all that it started have used of the processor, in user and kernel mode."""
-        return sum(_processor_seconds(stat, self.pid) for stat in Path("/proc").glob("[0-9]*/stat"))
+        return sum((int(fields[11]) + int(fields[12])) / TICKS for fields in self._processes().values())
+
+    def send_all(self, number: signal.Signals) -> None:
+        """Send a signal to it and to all that it started."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _processes(self) -> dict[int, list[str]]:
+        """What `/proc` says, from its third field on, of each process in its session, by its number."""
+        found = {int(stat.parent.name): _fields(stat) for stat in Path("/proc").glob("[0-9]*/stat")}
+        return {pid: fields for pid, fields in found.items() if fields and int(fields[3]) == self.pid}
 
 
-def _processor_seconds(stat: Path, session: int) -> float:
-    """Of one process, if it belongs to a session."""
+@contextmanager
+def standing_still(servers: Sequence[Running]) -> Iterator[None]:
+    """Stop servers meanwhile: some are at work even when nobody asks them."""
+    for server in servers:
+        server.send_all(signal.SIGSTOP)
     try:
-        fields = stat.read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS if int(fields[3]) == session else 0.0
+        yield
+    finally:
+        for server in servers:
+            server.send_all(signal.SIGCONT)
+
+
+def _fields(stat: Path) -> list[str]:
+    """Of one process; none if it has ended meanwhile."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 @contextmanager

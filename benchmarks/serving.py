@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.in_process import images_per_second
 from benchmarks.load import WARM_UP_SECONDS, Load, Outcome, callers, drive
-from benchmarks.servers import starting_on
+from benchmarks.servers import standing_still, starting_on
 from benchmarks.ways import RIVALS, Way, consort, naive
 from machine.cores import available_cores
 
@@ -60,13 +60,15 @@ def main() -> None:
     limits: dict[int, list[float]] = {}
     with ExitStack() as stack:
         ways = stack.enter_context(_ways(settings))
+        servers = list({way.server.pid: way.server for way in ways}.values())
         pool = stack.enter_context(callers(settings.processes))
         for _ in range(settings.rounds):
             for (many, images), outcomes in measured.items():
                 for way in ways:
                     target, before = way.server.target, way.server.processor_seconds()
                     load = Load(target, way.request(images), images, many, settings.seconds, method=way.method)
-                    outcome = drive(load, pool, settings.processes)
+                    with standing_still([one for one in servers if one is not way.server]):
+                        outcome = drive(load, pool, settings.processes)
                     spent = way.server.processor_seconds() - before
                     outcomes.setdefault(way.name, []).append(outcome)
                     costs.setdefault((many, images, way.name), []).append(
@@ -74,7 +76,8 @@ def main() -> None:
                     )
             for images in sorted({images for _, images in measured}):
                 cores = 1 if settings.servers_core is not None else available_cores()
-                limit = images_per_second(settings.bundle, images, cores, settings.seconds)
+                with standing_still(servers):
+                    limit = images_per_second(settings.bundle, images, cores, settings.seconds)
                 limits.setdefault(images, []).append(limit)
     for (many, images), outcomes in measured.items():
         own = {name: statistics.median(costs[many, images, name]) for name in outcomes}

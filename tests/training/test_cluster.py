@@ -144,7 +144,7 @@ def test_a_cluster_that_is_lost_is_said(
     run = begin(drawn_digits, tmp_path / "run", monkeypatch)
 
     def lose(*_: object, **__: object) -> None:
-        raise ray.exceptions.RaySystemError("its head does not answer")
+        raise ray.exceptions.RaySystemError("its head does not answer")  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(ray, "wait", lose)
     with pytest.raises(
