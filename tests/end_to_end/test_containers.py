@@ -176,10 +176,10 @@ def test_the_explorer_asks_the_server_and_is_confined(compose: Compose) -> None:
         answer = explorer.post("/api/classify?centre=1", content=DIGITS[0].read_bytes()).json()
         version = answer["model"]["version"]
         layers = explorer.get(f"/api/layers?name=mnist&version={version}&member=1").json()["layers"]
-        calls = explorer.get("/api/metrics").json()["calls"]
+        images = explorer.get("/api/metrics").json()["images"]
     assert answer["verdict"]["label"] == DIGITS[0].name[0]
     assert len(layers) > 10
-    assert calls >= 1
+    assert images >= 1
     code = "import os, importlib.util; print(os.getuid(), importlib.util.find_spec('torch'))"
     assert compose("exec", "explorer", "python", "-c", code).stdout == "65532 None\n"
     assert compose("exec", "explorer", "touch", "/opt/consort/x", check=False).returncode == 1
