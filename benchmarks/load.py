@@ -93,7 +93,7 @@ def classify_request(
     early_stop: bool = False,
     max_members: int = 0,
 ) -> bytes:
-    """A serialized request for raw pixels; version 0 is the latest."""
+    """A serialized request for raw pixels; version 0 is the default one."""
     raw = pb.RawImages(pixels=pixels.tobytes(), shape=pixels.shape, element_type=pb.ELEMENT_TYPE_UINT8)
     return pb.ClassifyRequest(
         raw=raw, model_name=model, model_version=version, early_stop=early_stop, max_members=max_members

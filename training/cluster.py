@@ -28,7 +28,7 @@ from training.errors import DivergenceError, RunError
 from training.files import write_bytes_whole
 from training.launch import Gathering, Job, Message, pass_on
 from training.member import CHECKPOINT_FILE, STATE_FILE, EpochMetrics, train_member
-from training.run import Run, RunSettings
+from training.run import Run, RunSettings, resume_command
 
 RETRIES = 5
 """So often a member is trained again because its node was lost."""
@@ -159,7 +159,8 @@ def _result_of(task: Any, job: Job) -> tuple[Files, str | None]:
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raise RunError(
-            f"the cluster did not finish {job.run}, member {job.member}: {cause}. {_continue_with(job)}"
+            f"the cluster did not finish {job.run}, member {job.member}: {cause}. "
+            f"Continue with: {resume_command(job.run)}"
         ) from error
     return files, reason
 
@@ -169,11 +170,9 @@ def _saying_when_lost(jobs: Sequence[Job]) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise RunError(f"the Ray cluster was lost: {error}. {_continue_with(jobs[0])}") from error
-
-
-def _continue_with(job: Job) -> str:
-    return f"Continue with: python -m training.fit --resume {job.run}"
+        raise RunError(
+            f"the Ray cluster was lost: {error}. Continue with: {resume_command(jobs[0].run)}"
+        ) from error
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import cast
@@ -22,7 +21,7 @@ from training.progress import Progress
 from training.recipe import Recipe, change_recipe
 from training.recipes import RECIPES, find_recipe
 from training.report import write_report
-from training.run import Run, require_space, require_unused
+from training.run import Run, require_space, require_unused, resume_command
 from training.sources import load_dataset
 from training.summary import summary_table
 
@@ -114,11 +113,6 @@ def advice(settings: FitSettings) -> str:
     if (folder := settings.begun) is None:
         return ""
     return f" Continue with: {resume_command(folder)}"
-
-
-def resume_command(folder: Path) -> str:
-    """What goes on with a run."""
-    return f"python -m training.fit --resume {shlex.quote(str(folder))}"
 
 
 def fit(settings: FitSettings, console: Console) -> None:

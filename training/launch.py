@@ -7,7 +7,6 @@ process trains it, in what order, or beside what.
 from __future__ import annotations
 
 import multiprocessing
-import shlex
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ import torch
 from training.dataset import Dataset
 from training.errors import DivergenceError, RunError, TrainingError
 from training.member import EpochMetrics, Observer, train_member
-from training.run import Run
+from training.run import Run, resume_command
 from training.sources import load_dataset
 
 Message = tuple[int, int] | EpochMetrics | Exception
@@ -208,7 +207,7 @@ def _require_good_end(job: Job, process: SpawnProcess) -> None:
         raise RunError(
             f"the process of {job.run}, member {job.member}, ended with exit code {process.exitcode}"
             f"{': it was killed, perhaps for want of memory' if process.exitcode < 0 else ''}. "
-            f"Continue with: python -m training.fit --resume {job.run}"
+            f"Continue with: {resume_command(job.run)}"
         )
 
 
@@ -221,8 +220,8 @@ def require_all(titles: Mapping[Job, str], diverged: Mapping[Job, str]) -> None:
     if not diverged:
         return
     reasons = "".join(f"\n  - {titles[job]}: {reason}" for job, reason in diverged.items())
-    folders = sorted({shlex.quote(str(job.run)) for job in diverged})
-    commands = "".join(f"\n  python -m training.fit --resume {folder} --reseed" for folder in folders)
+    folders = sorted({job.run for job in diverged})
+    commands = "".join(f"\n  {resume_command(folder)} --reseed" for folder in folders)
     raise DivergenceError(
         f"an ensemble needs all of its members, and these were stopped:{reasons}\n"
         f"To train them again from new seeds:{commands}"

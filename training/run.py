@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "summary.json"
 PREDICTIONS_FILE = "predictions.safetensors"
 REPORT_BYTES = 10_000_000
-"""For the report and its plots, which take half of that with many classes."""
+"""For the report and its plots, which take less than a megabyte with ten classes."""
 
 
 class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -242,8 +243,7 @@ class Run:
             return Summary.model_validate_json((self.folder / SUMMARY_FILE).read_bytes())
         except OSError as error:
             raise RunError(
-                f"{self.folder} has no summary: {error}. "
-                f"Finish it with: python -m training.fit --resume {self.folder}"
+                f"{self.folder} has no summary: {error}. Finish it with: {resume_command(self.folder)}"
             ) from error
         except ValidationError as error:
             raise RunError(f"{self.folder / SUMMARY_FILE} is damaged: {_first(error)}") from error
@@ -263,6 +263,11 @@ class Run:
         summary = summarize(members, predictions, dataset)
         write_text_whole(self.folder / SUMMARY_FILE, summary.model_dump_json(indent=2) + "\n")
         return summary
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with the run in a folder."""
+    return f"python -m training.fit --resume {shlex.quote(str(folder))}"
 
 
 def require_unused(folder: Path) -> None:
