@@ -36,6 +36,7 @@ class TrainingSettings(BaseSettings):
         cli_prog_name="python -m benchmarks.training",
         use_attribute_docstrings=True,
         cli_kebab_case=True,
+        cli_implicit_flags=True,
     )
 
     seconds: float = Field(4.0, gt=0)
@@ -44,22 +45,25 @@ class TrainingSettings(BaseSettings):
     """How often each variant is measured."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of all variants but the lesson's own, which is float32; slow on processors without bfloat16."""
+    compile: bool = False
+    """Measure every variant compiled, too."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a recipe, one of its members, a precision, and how the cores are used."""
+    """One way to train: a recipe, one of its members, a precision, how the cores are used, compiled or plain."""
 
     recipe: str
     member: int
     precision: torch.dtype
     processes: int
     threads: int
+    compiled: bool
 
     @property
     def plan(self) -> Plan:
         """What the member is trained by."""
-        return Plan(find_recipe(self.recipe), self.member, 1, self.precision)
+        return Plan(find_recipe(self.recipe), self.member, 1, self.precision, compiled=self.compiled)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Rate:
     core_seconds_an_image: float
 
 
-def variants(precision: torch.dtype) -> list[Variant]:
+def variants(precision: torch.dtype, *, also_compiled: bool) -> list[Variant]:
     """The lesson's network in float32 on all cores first: what the others are compared with."""
     ways = [(1, CORES), (CORES, 1)] if CORES > 1 else [(1, 1)]
     others = [
@@ -84,9 +88,10 @@ def variants(precision: torch.dtype) -> list[Variant]:
         for member, _ in enumerate(find_recipe(recipe).architectures, 1)
     ]
     return [
-        Variant(*what, processes, threads)
+        Variant(*what, processes, threads, compiled)
         for what in dict.fromkeys([("lesson", 1, torch.float32), *others])
         for processes, threads in ways
+        for compiled in ((False, True) if also_compiled else (False,))
     ]
 
 
@@ -94,7 +99,8 @@ def main() -> None:
     """Print images a second and seconds an epoch of each variant, and how much faster than the first it is."""
     settings = TrainingSettings(_cli_parse_args=True)
     precision = {"float32": torch.float32, "bfloat16": torch.bfloat16}[settings.precision]
-    rates: dict[Variant, list[Rate]] = {variant: [] for variant in variants(precision)}
+    measured_ones = variants(precision, also_compiled=settings.compile)
+    rates: dict[Variant, list[Rate]] = {variant: [] for variant in measured_ones}
     for _ in range(settings.rounds):
         for variant, measured in rates.items():
             measured.append(measure_rate(variant, settings.seconds))
@@ -107,7 +113,7 @@ def main() -> None:
         table.add_row(
             variant.recipe,
             variant.plan.architecture,
-            str(variant.precision).removeprefix("torch."),
+            str(variant.precision).removeprefix("torch.") + ", compiled" * variant.compiled,
             f"{variant.processes} x {variant.threads}",
             f"{rate:,.0f}",
             f"{min(speeds):,.0f} to {max(speeds):,.0f}",

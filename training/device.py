@@ -7,15 +7,18 @@ added up there until it is time to look.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
+from typing import Literal, cast
 
 import torch
+from torch import Tensor
 
 from training.errors import DeviceError
 
 DeviceName = Literal["cpu", "cuda"]
+Forward = Callable[[Tensor], Tensor]
+"""From images to what is made of them; a network is one."""
 
 MOST_ON_A_GPU = 8
 """Members that share a GPU: each alone leaves most of it idle, and each holds half a gigabyte for its process."""
@@ -56,6 +59,31 @@ def describe_device(name: DeviceName) -> str:
 def learning_in(precision: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
     """Let convolutions and dense layers compute in a precision."""
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
+
+
+def compile_for(device: torch.device, network: Forward) -> Forward:
+    """What computes the same passes, forward and backward, in fewer and larger steps of the device.
+
+    Compiled at the first call, for one shape alone; what cannot be compiled whole fails there. On a GPU, a pass
+    is also recorded once and then replayed as a CUDA graph, so that its hundred small steps are one to hand over.
+    """
+    torch.compiler.reset()  # what members before this one were compiled to counts against a limit
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    return cast(Forward, torch.compile(network, fullgraph=True, dynamic=False, mode=mode))
+
+
+def require_compiler(name: DeviceName) -> None:
+    """Compile something small, to find out whether anything can be.
+
+    Raises:
+        DeviceError: It cannot.
+    """
+    device = find_device(name)
+    try:
+        compile_for(device, torch.neg)(torch.ones(2, device=device))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\n")[0].split())  # what follows tells how torch is debugged
+        raise DeviceError(f"torch.compile fails here, so leave out --compile: {reason}") from error
 
 
 @contextmanager

@@ -127,8 +127,8 @@ def fit(settings: FitSettings, console: Console) -> None:
         f"{run.folder}: {members} members of recipe {run.settings.recipe.name!r} on "
         f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}"
         f"{', half of them mirrored' * run.settings.recipe.flip}, "
-        f"{len(dataset.class_labels)} classes; {describe_device(run.settings.device)}, {run.settings.precision}, "
-        f"threads of each member: {run.settings.threads}",
+        f"{len(dataset.class_labels)} classes; {describe_device(run.settings.device)}, {run.settings.precision}"
+        f"{', compiled' * run.settings.compiled}, threads of each member: {run.settings.threads}",
         soft_wrap=True,
         highlight=False,
     )

@@ -223,6 +223,8 @@ def _begin_or_continue(
         raise RunError(f"{folder} was begun with --threads {begun.threads}; choose another --run")
     if settings.precision not in ("auto", begun.precision):
         raise RunError(f"{folder} was begun in {begun.precision}; choose another --run")
+    if settings.compile and not begun.compiled:
+        raise RunError(f"{folder} was begun without --compile; choose another --run")
     return run
 
 

@@ -14,7 +14,7 @@ from training.augmentation import Affine, distort, flip_some
 from training.averaging import MovingAverage
 from training.checkpoint import CheckpointHeader, load_tensors, save_tensors
 from training.dataset import Dataset, Images
-from training.device import find_device, learning_in
+from training.device import compile_for, find_device, learning_in
 from training.errors import CheckpointError
 from training.recipe import Recipe
 
@@ -29,6 +29,7 @@ class Plan:
         seed: Of everything random.
         precision: What convolutions and dense layers compute in while learning; weights stay float32.
         device: Where it learns, as `training.device` names it.
+        compiled: Whether the network's passes are compiled for it; that decides the last digits.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class Plan:
     seed: int
     precision: torch.dtype
     device: str = "cpu"
+    compiled: bool = False
 
     @property
     def architecture(self) -> str:
@@ -64,6 +66,10 @@ class Plan:
 class Learner:
     """A network while it learns: its weights, their moving average, the optimizer, the epochs done.
 
+    Attributes:
+        network: Holds the weights.
+        forward: What a step calls to get logits: the network, or what it was compiled to.
+
     Raises:
         DeviceError: The device that it is to learn on is not there.
     """
@@ -77,6 +83,7 @@ class Learner:
         network = self.header.build().to(self.device)  # the same first weights on every device
         # Channels innermost is what bfloat16 convolutions are fastest on. torch's type stubs lack the argument.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = compile_for(self.device, self.network) if plan.compiled else self.network
         self.average = MovingAverage(self.network, recipe.average_decay)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -125,7 +132,7 @@ def train_step(learner: Learner, batch: Images, rate: float, generator: torch.Ge
         pixels = flip_some(pixels, generator)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     with learning_in(precision, learner.device):
-        logits = learner.network(pixels)
+        logits = learner.forward(pixels)
     loss = F.cross_entropy(logits.float(), batch.labels, label_smoothing=recipe.label_smoothing)
     for group in learner.optimizer.param_groups:
         group["lr"] = rate

@@ -11,9 +11,8 @@ import torch
 from rich.console import Console
 
 from training.dataset import Dataset
-from training.device import DeviceName, saying_when_full, wait_for
+from training.device import saying_when_full, wait_for
 from training.learner import Learner, Plan, train_step
-from training.recipe import Recipe
 
 Precision = Literal["float32", "bfloat16"]
 TIMED_STEPS = 5
@@ -23,13 +22,12 @@ WORTH_IT = 1.2
 
 def choose_precision(
     asked: Literal["auto", "float32", "bfloat16"],
-    recipe: Recipe,
-    device: DeviceName,
+    plan: Plan,
     threads: int,
     dataset: Dataset,
     console: Console,
 ) -> Precision:
-    """What was asked for, or whichever is faster here for the first member; says which.
+    """What was asked for, or whichever is faster here for a member of that plan; says which.
 
     Raises:
         DeviceError: The GPU has not memory enough to try.
@@ -38,7 +36,7 @@ def choose_precision(
         return asked
     torch.set_num_threads(threads)
     with saying_when_full("a batch of images", "choose a smaller --batch-images or --image-side"):
-        speedup = measure_speedup(Plan(recipe, 1, 0, torch.float32, device), dataset)
+        speedup = measure_speedup(plan, dataset)
     chosen: Precision = "bfloat16" if speedup >= WORTH_IT else "float32"
     console.print(
         f"bfloat16 is {speedup:.1f} times as fast as float32 here; training in {chosen}", highlight=False

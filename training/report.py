@@ -150,6 +150,7 @@ def _settings(run: Run) -> list[tuple[str, object]]:
         ("seeds", _in_words(settings.seeds)),
         ("device", settings.device),
         ("precision", settings.precision),
+        ("compiled", settings.compiled),
         ("threads of each member", settings.threads),
         ("tools", _in_words(settings.tools)),
     ]

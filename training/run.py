@@ -49,6 +49,8 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     """Where the members learn: which decides the last digits, and so the weights."""
     precision: Precision
     """What convolutions and dense layers computed in while learning."""
+    compiled: bool = False
+    """Whether the networks' passes were compiled, which decides the last digits too."""
     threads: int
     """Of the process; the same result bit for bit needs the same number."""
     class_labels: tuple[str, ...]
@@ -75,6 +77,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         *,
         device: DeviceName,
         precision: Precision,
+        compiled: bool,
         threads: int,
         data_path: Path,
         image_side: int | None,
@@ -89,6 +92,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             seeds=seeds,
             device=device,
             precision=precision,
+            compiled=compiled,
             threads=threads,
             class_labels=dataset.class_labels,
             image_shape=dataset.image_shape,
@@ -132,6 +136,7 @@ class RunSettings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
             self.seeds[member - 1],
             {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision],
             self.device,
+            self.compiled,
         )
 
 
