@@ -31,7 +31,7 @@ from serving.admission import Admission
 from serving.interceptor import CallInterceptor
 from serving.metrics import Metrics
 from serving.metrics.models import Timing
-from serving.observation import CallWatcher, note_answer, note_question
+from serving.observation import CallWatch, CallWatcher, note_answer, note_question
 from serving.tracing import open_tracing
 from serving.verdict import judge
 
@@ -112,7 +112,7 @@ def make_call(bundle: Path, watchers: list[CallWatcher]) -> Call:
         add_done_callback=lambda _callback: None,
         read=read,
     )
-    interceptor = CallInterceptor(metrics.calls, Admission(1), watchers)
+    interceptor = CallInterceptor(metrics.calls, Admission(1), CallWatch(watchers))
 
     async def call() -> Any:
         wrapped: Any = await interceptor.intercept_service(find, details)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
 from pydantic_settings.exceptions import SettingsError as UnknownFlag
 
 from machine.problems import explain
@@ -33,7 +33,7 @@ class ConfiguredSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags come before all of these."""
-        return init_settings, env_settings, _ConfigFile(settings_cls)
+        return init_settings, _Environment(settings_cls), _ConfigFile(settings_cls)
 
 
 def resolve(settings_class: type[S], arguments: list[str]) -> S:
@@ -51,8 +51,15 @@ def resolve(settings_class: type[S], arguments: list[str]) -> S:
         raise UnusableSettings(f"{error}; see {program} --help") from error
 
 
+class _Environment(EnvSettingsSource):
+    """What environment variables say of settings that no flag names: values that are tables would be merged."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _unnamed(super().__call__(), self.current_state)
+
+
 class _ConfigFile(PydanticBaseSettingsSource):
-    """What the file says."""
+    """What the file says of settings that nothing else names."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Unused: the file is read as a whole."""
@@ -63,8 +70,12 @@ class _ConfigFile(PydanticBaseSettingsSource):
         if path is None:
             return {}
         try:
-            return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            return _unnamed(tomllib.loads(Path(path).read_text(encoding="utf-8")), self.current_state)
         except OSError as error:
             raise UnusableSettings(f"config file {path} cannot be read: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UnusableSettings(f"config file {path} is no TOML: {error}") from error
+
+
+def _unnamed(said: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in said.items() if name not in before}

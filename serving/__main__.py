@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 from contextlib import suppress
@@ -32,6 +33,10 @@ def main(arguments: list[str]) -> int:
         log.info("starting", **settings.model_dump(mode="json"))
         if unknown := unknown_variables(os.environ):
             log.warning("environment variables that set nothing", names=unknown)
+        if (most := allow_descriptors()) < settings.max_connections:
+            log.warning(
+                "fewer files may be open than connections", files=most, max_connections=settings.max_connections
+            )
         server = make_server(settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.request_stop())
@@ -58,6 +63,19 @@ def make_server(settings: ServerSettings) -> Server | Supervisor:
     from serving.server import Server  # noqa: PLC0415  with onnxruntime, which a supervisor does without
 
     return Server(settings)
+
+
+def allow_descriptors() -> int:
+    """Let this process, and those that it starts, have as many files and connections open as they may.
+
+    Returns:
+        How many. Many systems begin with 1,024, for programs of long ago.
+    """
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from export.manifest import (
     Member,
     read_manifest,
 )
-from serving.errors import BundleRefused, ProviderInactive, StartupError
+from serving.errors import BundleRefused, BundleUnread, ProviderInactive, StartupError
 from serving.providers import EXECUTIONS, installed_providers, open_session
 from serving.settings import Provider
 from serving.verdict import Floats
@@ -193,7 +193,8 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         return read_manifest(folder)
     except ManifestError as error:
-        raise BundleRefused(str(error)) from error
+        is_unread = isinstance(error.__cause__, OSError)
+        raise (BundleUnread if is_unread else BundleRefused)(str(error)) from error
 
 
 def _read_member(folder: Path, member: Member, manifest: Manifest) -> bytes:
@@ -204,7 +205,7 @@ def _read_member(folder: Path, member: Member, manifest: Manifest) -> bytes:
             raise BundleRefused(f"{_name(manifest)}: {member.file} is not a regular file in the bundle")
         graph = path.read_bytes()
     except OSError as error:
-        raise BundleRefused(f"{_name(manifest)}: {member.file} cannot be read: {error.strerror}") from error
+        raise BundleUnread(f"{_name(manifest)}: {member.file} cannot be read: {error.strerror}") from error
     if (found := hashlib.sha256(graph).hexdigest()) != member.sha256:
         raise BundleRefused(
             f"{_name(manifest)}: {member.file} has sha256 {found[:12]}..., the manifest says "

@@ -4,6 +4,7 @@ ServingError
 ├── StartupError           the server does not start; exit code 3
 │   ├── SettingsError      a setting is unknown, or its value is not usable
 │   ├── BundleRefused      a bundle, or a model's labels, fails one of the proofs
+│   │   └── BundleUnread   the system does not give a bundle's files, which may pass
 │   ├── ProviderInactive   the execution provider asked for does not run
 │   ├── CredentialsRefused a certificate, a key or a file of tokens cannot be used
 │   ├── PortTaken          a port cannot be listened on
@@ -47,6 +48,10 @@ class SettingsError(StartupError):
 
 class BundleRefused(StartupError):
     """A bundle, or a model's labels, fails one of the proofs. While the server runs, what is live stays live."""
+
+
+class BundleUnread(BundleRefused):
+    """The system does not give a bundle's files: a disk or a network that fails may do better the next time."""
 
 
 class ProviderInactive(StartupError):

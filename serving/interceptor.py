@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from serving.messages import (
     with_message,
 )
 from serving.metrics.calls import CallMetrics
-from serving.observation import CallWatch, CallWatcher
+from serving.observation import CallWatch
 from serving.statuses import INTERNAL, Status, abort, code_of_the_gone, status_of
 from serving.streams import Streams
 
@@ -32,6 +32,8 @@ MAX_OTHER_CALLS = 4096
 """Unary calls in progress that ask no model; apart from streams, so that these shut no probe out."""
 MAX_OTHER_BYTES = 2**16
 """Largest message of a method that asks no model: none needs much, and some may be called by anybody."""
+MOST_OTHER_SECONDS = 5.0
+"""How long such a message may take to come, at most: gRPC keeps meanwhile what has come, up to max_call_bytes."""
 NO_METHOD = "(none)"
 """Counts calls of methods that there are not, whatever their names."""
 
@@ -45,7 +47,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self,
         metrics: CallMetrics,
         admission: Admission,
-        watchers: Sequence[CallWatcher] = (),
+        watch: CallWatch | None = None,
         message_seconds: float = 60.0,
     ) -> None:
         """Wrap all methods.
@@ -53,15 +55,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         Args:
             metrics: Where calls are counted.
             admission: Of the methods that ask a model.
-            watchers: Are told of every call that has ended.
-            message_seconds: How long a call's message may take to come.
+            watch: Is shown the calls.
+            message_seconds: How long a call's message may take to come; where no model is asked, 5 s at most.
         """
         self._metrics = metrics
         self._admission = admission
         self._other_calls = Admission(MAX_OTHER_CALLS)
         self._streams = Streams(metrics)
         self._message_seconds = message_seconds
-        self._watch = CallWatch(watchers)
+        self._watch = watch or CallWatch(())
         self._methods: dict[str, _Method] = {}
         self._answering = 0
 
@@ -129,14 +131,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         waits for one message, on asyncio, it never answers a call that ends without.
         """
         parse, serialize = handler.request_deserializer, handler.response_serializer
+        seconds = self._message_seconds
         if full_method not in LIMITED_METHODS:
-            parse = bounded(parse, MAX_OTHER_BYTES)
+            parse, seconds = bounded(parse, MAX_OTHER_BYTES), min(seconds, MOST_OTHER_SECONDS)
         if handler.unary_unary:
-            behavior = admission.limit(with_message(parse, self._message_seconds, handler.unary_unary))
+            behavior = admission.limit(with_message(parse, seconds, handler.unary_unary))
             observed = self._observe(full_method, behavior)
             return grpc.stream_unary_rpc_method_handler(observed, response_serializer=serialize)
         if handler.unary_stream:
-            replies = stream_with_message(parse, self._message_seconds, handler.unary_stream)
+            replies = stream_with_message(parse, seconds, handler.unary_stream)
         else:
             replies = stream_with_messages(parse, handler.stream_stream)
         held = self._streams.hold(_short(full_method), replies)

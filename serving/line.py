@@ -16,7 +16,6 @@ from serving.merging import Snapshot
 
 GONE = (EOFError, ConnectionError)
 """What is raised when the other end has gone."""
-_ERRORS = {error.__name__: error for error in StartupError.__subclasses__()}
 
 
 def say(line: Connection, what: object) -> None:
@@ -42,7 +41,7 @@ def hear_start(line: Connection) -> Any:
     """
     said = hear(line)
     if isinstance(said, dict):
-        raise _ERRORS[said["error"]](said["message"])
+        raise _startup_errors()[said["error"]](said["message"])
     return said
 
 
@@ -57,3 +56,13 @@ def hear_snapshot(line: Connection) -> Snapshot:
         family: {(name, tuple((label, named) for label, named in labels)): value for name, labels, value in series}
         for family, series in hear(line).items()
     }
+
+
+def _startup_errors() -> dict[str, type[StartupError]]:
+    """By their names."""
+    kinds, found = [StartupError], {}
+    while kinds:
+        kind = kinds.pop()
+        found[kind.__name__] = kind
+        kinds += kind.__subclasses__()
+    return found

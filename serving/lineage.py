@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from serving.errors import BundleRefused, ShuttingDown, StartupError
+from serving.errors import BundleRefused, BundleUnread, ShuttingDown, StartupError
 from serving.labels import LABELS_FILE, Labels, read_labels
 from serving.models import Loader, Model
 from serving.refusals import LABELS, Refusal, Refusals
@@ -34,6 +34,8 @@ class Lineage:
         self.name = name
         self.loaded: Mapping[int, Loaded] = {}
         self._labels: Labels = {}
+        self._unread: set[int] = set()
+        """Versions that could not be read at the last look, and are to be tried at this one."""
         self._settings = settings
         self._loader = loader
         self._refusals = refusals
@@ -51,14 +53,17 @@ class Lineage:
     def follow(self, contents: Contents) -> None:
         """Load what the folder now has and should be served, and let go of what should not.
 
-        A bundle that is refused is not tried again before its files change. One that somebody is still writing is
-        left for the next time. Where nothing can be served in its place, what is loaded is kept.
+        A bundle that is refused is not tried again before its files change, unless they could not be read. One
+        that somebody is still writing is left for the next time. Where nothing can be served in its place, what is
+        loaded is kept.
 
         Raises:
             ShuttingDown: The server stops, and loads nothing more.
         """
         bundles = contents.bundles[self.name]
         self._refusals.lift_all(self.name, but={LABELS, *bundles, *self._pinned()} - self._unchanged(bundles))
+        standing = self._refusals.standing(self.name)
+        self._unread = {refusal.version for refusal in standing if isinstance(refusal.error, BundleUnread)}
         asked, unreadable = self._read_labels(contents.labels.get(self.name))
         wanted = self._load_wanted(bundles, asked)
         self._refuse_missing(bundles)
@@ -101,9 +106,11 @@ class Lineage:
         return self._differs(bundle) and bundle.is_settled and not self._is_refused(bundle)
 
     def _is_refused(self, bundle: Bundle) -> bool:
-        return self._refusals.stands(bundle.name, bundle.version, bundle.files)
+        stands = self._refusals.stands(bundle.name, bundle.version, bundle.files)
+        return stands and bundle.version not in self._unread
 
     def _try_to_load(self, bundle: Bundle) -> None:
+        self._unread.discard(bundle.version)
         beside = next((one.model for one in self.loaded.values()), None)
         try:
             model = self._loader.load(bundle, beside)

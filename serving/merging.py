@@ -73,6 +73,11 @@ class MergedMetrics(Collector):
         with self._lock:
             self._keep_lost(self._told.pop(source, {}), {})
 
+    def ask_all(self) -> None:
+        """Have all processes tell what they have counted."""
+        with self._lock:
+            self._ask_all()
+
     def collect(self) -> Iterable[Metric]:
         """Ask all processes, and merge what they say."""
         with self._lock:
@@ -95,9 +100,9 @@ class MergedMetrics(Collector):
                 self._told[source] = answer
 
     def _keep_lost(self, before: Snapshot, now: Snapshot) -> None:
-        """Keep counts that a process no longer tells of: it has ended, or has unloaded a version before others."""
+        """Keep counts that a process tells no more, or has begun anew: it has ended, or has unloaded a version."""
         gone = {
-            name: {key: value for key, value in series.items() if key not in now.get(name, {})}
+            name: {key: value for key, value in series.items() if now.get(name, {}).get(key, -1.0) < value}
             for name, series in before.items()
             if self._kinds.get(name) in COUNTED
         }

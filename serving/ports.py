@@ -42,9 +42,9 @@ def hold_port(host: str, port: int) -> socket.socket:
         # After a restart, connections may still be closing on the port: they do not count, but listeners do.
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(address)
-        held.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
-        )  # only now: with it, a shared port counts as free
+        # Only now: with the one a shared port counts as free, and without the other nobody else may have it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         held.close()
         raise port_taken(host, port) from error

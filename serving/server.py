@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -25,6 +26,7 @@ from serving.interceptor import CallInterceptor
 from serving.loop import EventLoop
 from serving.metrics import Metrics
 from serving.model_health import ModelHealth
+from serving.observation import CallWatch
 from serving.open_inference.servicer import OpenInferenceServicer
 from serving.ports import address_of, port_taken
 from serving.providers import require_provider
@@ -99,8 +101,9 @@ class Server:
             require_provider(settings.provider)
         self._threads = settings.threads or available_cores()
         self._inference_threads = InferenceThreads(self._threads)
-        self._credentials = Credentials(settings, self._metrics.callers)
         self._tracing = open_tracing(settings.trace_endpoint)
+        watch = CallWatch([*self._tracing, *open_access_log(settings)])
+        self._credentials = Credentials(settings, self._metrics.callers, watch)
         self._admission = Admission(settings.max_concurrent_calls)
         self._rollout = Rollout(settings, self._inference_threads, self._metrics, self._admission)
         self._rollout.start()
@@ -110,7 +113,7 @@ class Server:
         self._interceptor = CallInterceptor(
             self._metrics.calls,
             self._admission,
-            [*self._tracing, *open_access_log(settings)],
+            watch,
             settings.message_seconds,
         )
         self._grpc = self._calls.run(self._build_grpc())
@@ -145,6 +148,11 @@ class Server:
         while not self._asked_to_stop.wait(SIGNAL_SECONDS):
             pass
         return not self._has_failed
+
+    def wait_for_loop(self) -> None:
+        """Return once the loop that answers calls has come round, or is closed."""
+        with suppress(RuntimeError):
+            self._calls.run(asyncio.sleep(0))
 
     def request_stop(self) -> None:
         """Let `serve` return."""

@@ -30,6 +30,10 @@ CORES_PER_WORKER = 4
 """How many cores one Python process feeds; measured, see docs/decisions/0017."""
 RETRY_SECONDS = 5.0
 """How long to wait before a worker that could not be replaced is tried again."""
+ASK_SECONDS = 5.0
+"""How often workers are asked for a sign of life."""
+SILENT_SECONDS = 30.0
+"""How long a worker may give none before it is killed, and replaced."""
 END_SECONDS = 15.0
 """How long workers may take to end beyond `drain_delay_seconds` and `grace_seconds`, before they are killed."""
 SIGNAL_SECONDS = 0.5
@@ -133,7 +137,7 @@ class Supervisor:
     def _start(self) -> None:
         settings, metrics = self._settings, Metrics()
         self._merged = MergedMetrics(metrics.registry)
-        self._lost = watch_workers(metrics.registry, self._merged)
+        self._lost = watch_workers(metrics.registry, self._merged, len(self._shares))
         self._credentials = Credentials(settings, metrics.callers)
         self._closing.callback(self._credentials.close)
         self._closing.callback(self._kill_all)
@@ -154,6 +158,7 @@ class Supervisor:
         for number in self._workers:
             self._keepers.append(threading.Thread(target=self._keep, args=(number,), daemon=True))
             self._keepers[-1].start()
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
 
     def _open_metrics(self) -> None:
         registry = CollectorRegistry()
@@ -195,6 +200,16 @@ class Supervisor:
             while not self._replace(number):
                 self._stopping.wait(RETRY_SECONDS)
 
+    def _watch(self) -> None:
+        """Kill workers that hang: connections that they hold would wait without end, and so would new ones."""
+        while not self._stopping.wait(ASK_SECONDS):
+            self._merged.ask_all()
+            for worker in list(self._workers.values()):
+                silent_seconds = time.monotonic() - worker.heard
+                if worker in self._merged.sources and silent_seconds > SILENT_SECONDS:
+                    log.error("worker hangs", worker=worker.number, silent_seconds=round(silent_seconds, 1))
+                    worker.kill()
+
     def _replace(self, number: int) -> bool:
         """Whether a worker takes calls in a place again, or none is to."""
         try:
@@ -218,8 +233,9 @@ class Supervisor:
             worker.kill()
 
 
-def watch_workers(registry: CollectorRegistry, merged: MergedMetrics) -> Counter:
+def watch_workers(registry: CollectorRegistry, merged: MergedMetrics, wanted: int) -> Counter:
     """What is known of the workers themselves; gives the counter of those that were lost."""
+    Gauge("consort_wanted_workers", "Workers that there should be.", registry=registry).set(wanted)
     running = Gauge("consort_workers", "Workers that take calls.", registry=registry)
     running.set_function(lambda: len(merged.sources))
     return Counter("consort_lost_workers_total", "Workers that ended while the server did not.", registry=registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import structlog
 
@@ -23,6 +24,8 @@ class Watcher:
         """Prepare to look every `seconds`; 0 for never."""
         self._rollout = rollout
         self._failed_looks = metrics.rollout.failed_looks
+        self._began: float | None = None
+        metrics.rollout.look.set_function(self._look_seconds)
         self._seconds = seconds
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
@@ -43,6 +46,7 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._seconds):
+            self._began = time.monotonic()
             try:
                 self._rollout.refresh()
             except ShuttingDown:
@@ -53,3 +57,9 @@ class Watcher:
             except Exception:
                 self._failed_looks.inc()
                 log.exception("nothing is changed")
+            finally:
+                self._began = None
+
+    def _look_seconds(self) -> float:
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began

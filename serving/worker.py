@@ -59,6 +59,7 @@ def _tell(server: Server, line: Connection) -> None:
     try:
         while True:
             hear(line)
+            server.wait_for_loop()  # what hangs must not seem well
             say_snapshot(line, take_snapshot(server.registry.collect()))
     except GONE:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from multiprocessing.connection import Pipe
 from typing import Any
 
@@ -23,6 +24,8 @@ class WorkerProcess:
             WorkerLost: It cannot be started, for want of descriptors or processes, say.
         """
         self.number = number
+        self.heard = time.monotonic()
+        """When it last said something."""
         self._is_asked = False
         try:
             self.line, theirs = Pipe()
@@ -44,7 +47,9 @@ class WorkerProcess:
             StartupError: It does not start.
         """
         try:
-            return hear_start(self.line)
+            said = hear_start(self.line)
+            self.heard = time.monotonic()
+            return said
         except GONE as error:
             raise WorkerLost(f"worker {self.number} ended with {self.wait()} before it took calls") from error
 
@@ -65,7 +70,7 @@ class WorkerProcess:
             snapshot = hear_snapshot(self.line)
         except GONE:
             return None
-        self._is_asked = False
+        self._is_asked, self.heard = False, time.monotonic()
         return snapshot
 
     def wait(self) -> int:

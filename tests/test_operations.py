@@ -23,7 +23,7 @@ EXPECTED = {"images": 10, "class_shares": [0.5, 0.3, 0.2], "entropy": 0.1, "agre
 OF_A_HISTOGRAM = {"le"}
 
 
-OF_WORKERS = {"consort_workers", "consort_lost_workers_total"}
+OF_WORKERS = {"consort_workers", "consort_wanted_workers", "consort_lost_workers_total"}
 
 
 def exported(server: Server | Supervisor) -> dict[str, set[str]]:

@@ -35,6 +35,11 @@ class RolloutMetrics:
         self.failed_looks = counter(
             "consort_failed_looks_total", "Looks at the models folder that came to nothing; nothing was changed."
         )
+        self.look = Gauge(
+            "consort_look_seconds",
+            "How long the look at the models folder that is under way has taken, loads included; 0 if none is.",
+            registry=registry,
+        )
         self.shadow_calls = counter(
             "consort_shadow_calls_total",
             "Calls sampled for the candidate: compared, dropped because no core was free, or failed.",

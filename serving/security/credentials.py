@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from serving.context import Context
 from serving.errors import PortTaken
 from serving.metrics.callers import CallerMetrics
+from serving.observation import CallWatch
 from serving.security.certificates import Certificate, CertificateFiles, grpc_credentials, load_certificate
 from serving.security.interceptor import TokenInterceptor
 from serving.security.metrics_port import Gate, MetricsServer
@@ -24,8 +25,13 @@ log = structlog.get_logger()
 class Credentials:
     """Certificate and tokens of one server. Without either in the settings, nothing here runs."""
 
-    def __init__(self, settings: SecuritySettings, metrics: CallerMetrics) -> None:
+    def __init__(self, settings: SecuritySettings, metrics: CallerMetrics, watch: CallWatch | None = None) -> None:
         """Read and prove what the settings name.
+
+        Args:
+            settings: Name the files.
+            metrics: Where callers that are refused are counted.
+            watch: Is shown the calls that are refused.
 
         Raises:
             CredentialsRefused: It cannot be used.
@@ -36,7 +42,9 @@ class Credentials:
         self._tokens = _watch_tokens(settings, metrics)
         self._reloader = Reloader([one for one in (self._certificate, self._tokens) if one is not None])
         tokens = self._tokens
-        self._interceptors = [TokenInterceptor(lambda: tokens.current, metrics)] if tokens else []
+        self._interceptors = (
+            [TokenInterceptor(lambda: tokens.current, metrics, watch or CallWatch(()))] if tokens else []
+        )
         if self._tokens and not self._certificate:
             log.warning("tokens come in the clear: set tls_certificate, or let what is in front end TLS")
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from serving.security.tokens import Tokens
 
 TIMEOUT_SECONDS = 10.0
 """How long a caller may say nothing."""
+ACCEPT_AGAIN_SECONDS = 0.1
+"""After how long to try again to take a connection that could not be taken."""
 STATUSES = {Unauthenticated: "401 Unauthorized", Forbidden: "403 Forbidden"}
 
 
@@ -84,7 +87,11 @@ class MetricsServer(ThreadingWSGIServer):
 
     def get_request(self) -> tuple[Any, Any]:
         """Take a connection; its handshake comes with the first byte that is read."""
-        connection, address = super().get_request()
+        try:
+            connection, address = super().get_request()
+        except OSError:  # no descriptor is left, say: whoever waits still does, and would be looked at at once
+            time.sleep(ACCEPT_AGAIN_SECONDS)
+            raise
         if self.gate.tls is not None:
             connection = self.gate.tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address

@@ -18,6 +18,7 @@ from serving.access_log import AccessLog
 from serving.ensemble import Ensemble
 from serving.observation import MAX_REQUEST_ID, CallRecord
 from serving.server import Server
+from serving.token import add_token
 from tests.serving.test_process import serving
 from tests.serving.test_server import Gate, raw, target
 
@@ -69,6 +70,24 @@ def test_a_call_that_fails_says_why_and_gets_an_id_of_its_own(models: Path) -> N
     assert len(line["request_id"]) == 32
     assert answered["x-request-id"] == line["request_id"]
     assert "model" not in line
+
+
+def test_callers_without_a_token_are_in_it_too(models: Path, tmp_path: Path) -> None:
+    """And are told the id of their call, so that they can ask about it."""
+    tokens = tmp_path / "tokens"
+    other = add_token("other", "metrics", tokens)
+    with serving("--models", str(models), "--tokens", str(tokens), *EVERY_CALL) as (process, event):
+        answered = [
+            classify(event["grpc_port"], raw(), *metadata)
+            for metadata in ([], [("authorization", f"Bearer {other}")])
+        ]
+        lines = lines_until_stopped(process)
+    assert [(line["method"], line["code"], line["error"]) for line in lines] == [
+        (METHOD, "UNAUTHENTICATED", "Unauthenticated"),
+        (METHOD, "PERMISSION_DENIED", "Forbidden"),
+    ]
+    assert [one["x-request-id"] for one in answered] == [line["request_id"] for line in lines]
+    assert other not in str(lines)
 
 
 def test_failures_have_a_share_of_their_own(models: Path) -> None:

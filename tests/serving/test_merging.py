@@ -131,6 +131,16 @@ def test_a_worker_that_does_not_answer_in_time_counts_with_what_it_told_last() -
     assert arrived(merged) == 6
 
 
+def test_a_version_that_was_unloaded_and_loaded_between_two_scrapes_goes_on_counting() -> None:
+    first, second = Worker(predictions(10)), Worker(predictions(20))
+    merged = merged_of(first, second)
+    assert judged(merged) == 30
+    first.says = predictions(3)
+    assert judged(merged) == 33
+    first.says = predictions(5)
+    assert judged(merged) == 35
+
+
 def test_a_version_that_one_worker_has_unloaded_counts_until_all_have() -> None:
     """Each worker looks at the folder by itself, so that one is always the first."""
     first, second = Worker(predictions(10)), Worker(predictions(20))

@@ -7,13 +7,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,36 @@ def test_a_start_that_fails_says_why_in_one_line(arguments: list[str], message: 
     assert result.returncode == 3
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(models: Path) -> None:
+    """And a server that may not have as many connections as its settings say warns of it."""
+    narrow = ["bash", "-c", 'ulimit -Sn 100; ulimit -Hn 300; exec "$0" "$@"']
+    with serving("--models", str(models), within=narrow) as (process, _):
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"Max open files\s+300\s+300\s", limits)
+    command = [*narrow, *SERVE, "--models", "/nowhere"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stderr
+    assert '"files": 300, "max_connections": 4096' in said
+
+
+def test_a_server_without_descriptors_waits_for_some_at_rest(models: Path) -> None:
+    """Whoever asks for the metrics waits, and is not looked at again and again meanwhile."""
+    narrow = ["bash", "-c", 'ulimit -n 100; exec "$0" "$@"']
+    with serving("--models", str(models), within=narrow) as (process, event), ExitStack() as stack:
+        for _ in range(120):
+            stack.enter_context(socket.create_connection(("127.0.0.1", event["grpc_port"])))
+        wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 100)
+        stack.enter_context(socket.create_connection(("127.0.0.1", event["metrics_port"])))
+        before = processor_seconds(process.pid)
+        time.sleep(1)
+        assert processor_seconds(process.pid) - before < 0.5
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used until now."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_a_port_in_use_stops_the_start_in_one_line(models: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import shutil
 import threading
 import weakref
@@ -335,6 +337,33 @@ class TestRefusals:
         shutil.copy(good / "member-2.onnx", bad / "member-2.onnx")
         wait_for(lambda: versions(client) == [3])
         assert (refusals(client), value(server, "consort_refused_bundles")) == ([], 0)
+
+    @pytest.mark.parametrize("unread", ["manifest.json", "member-2.onnx"])
+    def test_files_that_could_not_be_read_are_tried_again_unchanged(
+        self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch, unread: str
+    ) -> None:
+        """A disk fails for a while, and is said to, once."""
+        write_bundle(tmp_path)
+        server, client = watched()
+        failed: list[str] = []
+
+        def failing(read: Callable[..., Any]) -> Callable[..., Any]:
+            def fail_or_read(path: Any, *how: Any, **more: Any) -> Any:
+                if len(failed) < 5 and str(path).endswith(f"2/{unread}"):
+                    failed.append("; ".join(reason for _, reason in refusals(client)))
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                return read(path, *how, **more)
+
+            return fail_or_read
+
+        monkeypatch.setattr(os, "open", failing(os.open))
+        monkeypatch.setattr(Path, "read_bytes", failing(Path.read_bytes))
+        add_bundle(tmp_path, 2)
+        wait_for(lambda: versions(client) == [2])
+        assert failed[0] == ""
+        assert all(why.endswith(f"{unread} cannot be read: Input/output error") for why in failed[1:])
+        assert value(server, "consort_bundle_refusals_total", model="stub") == 1
+        assert refusals(client) == []
 
     def test_it_is_forgotten_once_its_files_are_as_they_were(self, tmp_path: Path, watched: Connect) -> None:
         folder = write_bundle(tmp_path)

@@ -30,6 +30,20 @@ def test_precedence(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.grpc_port, settings.metrics_port, settings.threads) == (3000, 2001, 3)
 
 
+@pytest.mark.parametrize(
+    ("flags", "versions"), [(["--pinned-versions", "{}"], {}), (["--pinned-versions", '{"a": [1]}'], {"a": (1,)})]
+)
+def test_a_table_takes_the_place_of_another_whole(
+    config: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], versions: dict[str, tuple[int, ...]]
+) -> None:
+    """A pin that a file or the environment names could not be taken back otherwise."""
+    config.write_text("[pinned_versions]\nc = [3]\n")
+    assert read_settings(["--config", str(config)]).pinned_versions == {"c": (3,)}
+    monkeypatch.setenv("CONSORT_PINNED_VERSIONS", '{"b": [2]}')
+    assert read_settings(["--config", str(config)]).pinned_versions == {"b": (2,)}
+    assert read_settings(["--config", str(config), *flags]).pinned_versions == versions
+
+
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As compose files write one that is not set."""
     monkeypatch.setenv("CONSORT_DEFAULT_MODEL", "")

@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -375,6 +375,40 @@ def test_a_worker_that_the_machine_has_no_room_for_stops_the_start(
     server = Supervisor(ServerSettings(models=models, grpc_port=0, metrics_port=0, workers=2, threads=2), 2)
     with pytest.raises(WorkerLost, match=r"worker 1 cannot be started: .*Resource temporarily unavailable"):
         server.start()
+
+
+def test_a_worker_that_hangs_is_replaced(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "SILENT_SECONDS", 3.0)
+    server = Supervisor(ServerSettings(models=models, grpc_port=0, metrics_port=0, workers=2, threads=2), 2)
+    server.start()
+    try:
+        hangs, lives = worker_pids()
+        os.kill(hangs, signal.SIGSTOP)
+        wait_for(lambda: hangs not in worker_pids() and len(worker_pids()) == 2)
+        assert lives in worker_pids()
+    finally:
+        server.drain()
+        server.stop()
+
+
+def worker_pids() -> list[int]:
+    """Workers of supervisors in this process, which any of its threads may have started."""
+    files = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for file in files for pid in file.read_text().split()]
+    return [pid for pid in pids if b"serving.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_a_worker_whose_loop_hangs_gives_no_sign_of_life(
+    models: Path, start_server: Callable[..., Server]
+) -> None:
+    server, goes_on = start_server(models), threading.Event()
+    server._calls.loop.call_soon_threadsafe(goes_on.wait)
+    with ThreadPoolExecutor(1) as pool:
+        sign = pool.submit(server.wait_for_loop)
+        assert not wait([sign], timeout=0.2).done
+        goes_on.set()
+        sign.result(PATIENCE_SECONDS)
 
 
 def test_a_bad_bundle_stops_the_start_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
