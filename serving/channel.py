@@ -10,9 +10,12 @@ from pathlib import Path
 import grpc
 
 Option = tuple[str, int | str]
+MAX_RETRIED_BYTES = 64 * 2**20
+"""Largest call that is kept until it is answered, so that it can be sent again; gRPC's own limit is 256 KiB."""
 OPTIONS: list[Option] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_reconnect_backoff_ms", 2000),  # gRPC's own two minutes would outlast a restart by far
+    ("grpc.per_rpc_retry_buffer_size", MAX_RETRIED_BYTES),
 ]
 
 

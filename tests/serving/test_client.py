@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 
+from protos.consort.v1 import classifier_pb2 as pb
 from serving.client import CallError, Client
 from serving.client.__main__ import main
 from serving.server import Server
@@ -25,6 +28,24 @@ def mute() -> Iterator[str]:
     """Address of something that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+@contextmanager
+def serve_classify(answer: Callable[[pb.ClassifyRequest, grpc.ServicerContext], object]) -> Iterator[str]:
+    """Address of something that answers Classify so."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(
+        answer, pb.ClassifyRequest.FromString, pb.ClassifyResponse.SerializeToString
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("consort.v1.Classifier", {"Classify": handler}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait(60)
 
 
 @pytest.fixture
@@ -70,6 +91,22 @@ def test_calls_are_spread_over_all_servers_of_a_target_and_outlive_one(models: P
         with client:
             for _ in range(10):
                 client.list_models()
+
+
+def test_calls_of_many_images_are_sent_again_too() -> None:
+    """A megabyte, to a server that is about to stop when it first comes; gRPC by itself retries 256 KiB."""
+    images = np.zeros((1000, 1, 32, 32), np.uint8)
+    came = []
+
+    def refuse_once(request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
+        came.append(len(request.raw.pixels))
+        if len(came) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        return pb.ClassifyResponse(model_name="stub")
+
+    with serve_classify(refuse_once) as address, Client(address, timeout_seconds=60) as client:
+        assert client.classify(images).model_name == "stub"
+    assert came == [images.nbytes] * 2
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.bool_])
