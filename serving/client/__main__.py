@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliPositionalArg, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, CliPositionalArg, CliSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -75,6 +79,11 @@ class ClientSettings(BaseSettings):
             token=self.token.get_secret_value() if self.token else None,
         )
 
+    @field_validator("target", "model", "label", mode="before")
+    @classmethod
+    def _none_is_a_name_too(cls, value: object) -> object:
+        return "none" if value is None else value
+
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:
         _ = self.credentials
@@ -84,9 +93,12 @@ class ClientSettings(BaseSettings):
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the process's exit code."""
     try:
-        settings = ClientSettings(_cli_parse_args=sys.argv[1:] if arguments is None else arguments)
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
     except ValidationError as error:
         print(explain(error), file=sys.stderr)
+        return EXIT_USAGE
+    except SettingsError as error:
+        print(error, file=sys.stderr)
         return EXIT_USAGE
     try:
         result = classify(settings)
@@ -104,6 +116,26 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(result_table(settings.images, result))
     console.print(_timing_line(result), highlight=False)
     return 0
+
+
+def read_settings(arguments: list[str]) -> ClientSettings:
+    """Read flags and variables.
+
+    Raises:
+        SettingsError: A variable cannot be read.
+        ValidationError: A value is not usable.
+    """
+    flags = CliSettingsSource[ArgumentParser](ClientSettings, parse_args_method=_parse_arguments)
+    return ClientSettings(_cli_settings_source=flags(args=arguments))
+
+
+def _parse_arguments(
+    parser: ArgumentParser, arguments: Sequence[str], namespace: Namespace | None = None
+) -> Namespace:
+    """Files as the one JSON text that pydantic reads them from; it would look for lists and numbers in each."""
+    parsed = ArgumentParser.parse_args(parser, arguments, namespace)
+    parsed.images = json.dumps(parsed.images)
+    return parsed
 
 
 def classify(settings: ClientSettings) -> Result:

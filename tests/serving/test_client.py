@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from protos.consort.v1 import classifier_pb2 as pb
 from serving.client import CallError, Client
-from serving.client.__main__ import main
+from serving.client.__main__ import main, read_settings
 from serving.server import Server
 from tests.conftest import run_server
 from tests.imaging.test_files import encode, gradient
@@ -171,3 +172,55 @@ def test_the_command_explains_what_is_wrong(
 ) -> None:
     assert main([*arguments, "--target", client.target]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a,b.png",
+        "x [1,2].png",
+        " lead.png",
+        "[3].png",
+        "{4}.png",
+        "none",
+        "12",
+        "1e5",
+        '"q".png',
+        "back\\slash.png",
+        "größe.png",
+        os.fsdecode(b"latin-\xe9.png"),
+    ],
+)
+def test_the_command_takes_files_of_any_name(
+    name: str, client: Client, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(image.parent)
+    Path(name).write_bytes(image.read_bytes())
+    assert read_settings([name, image.name, name]).images == [Path(name), Path(image.name), Path(name)]
+    assert main([name, "--target", client.target]) == 0
+    assert main(["--target", client.target, "--", name]) == 0
+
+
+def test_what_is_called_none_is_asked_for(client: Client, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(image), "--target", client.target, "--model", "none"]) == 1
+    assert main([str(image), "--target", client.target, "--label", "none"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "NOT_FOUND: no model 'none' is served; there are stub",
+        "NOT_FOUND: model 'stub' has no label 'none'; there are none",
+    ]
+
+
+def test_the_commands_help_tells_of_files(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert "IMAGES [IMAGES ...]" in printed
+    assert "PNG, JPEG, WebP or BMP files." in printed
+
+
+def test_a_variable_that_cannot_be_read_is_named(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONSORT_CLIENT_IMAGES", "three.png")
+    assert main([str(image)]) == 2
+    assert 'error parsing value for field "images"' in capsys.readouterr().err
