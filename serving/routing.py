@@ -76,7 +76,7 @@ class Models:
             (self.default_name,) = self._table
 
     def find(self, name: str, version: int = 0, label: str = "") -> Model:
-        """The model that a call means.
+        """The model that a call asks about.
 
         Args:
             name: Empty for the default model.
@@ -87,18 +87,20 @@ class Models:
             UnknownModel: It is not served.
             InvalidRequest: Both version and label are named.
         """
-        chosen = name or self.default_name
-        if chosen is None:
-            raise UnknownModel(f"the request names no model, and none is the default; there are {self._names()}")
-        if version or label:
-            return self._find_exactly(chosen, version, label)
-        found = self._defaults.get(chosen)
-        if found is None:
-            raise self._unknown(chosen)
-        default, candidate = found
+        found, _ = self._find(name, version, label)
+        return found
+
+    def choose(self, name: str, version: int = 0, label: str = "") -> Model:
+        """The model that answers a call: the one that `find` finds, or a candidate in its place for its share.
+
+        Raises:
+            UnknownModel: It is not served.
+            InvalidRequest: Both version and label are named.
+        """
+        found, candidate = self._find(name, version, label)
         if candidate is not None and random.random() < self._canary_share:  # noqa: S311  a share, no secret
             return candidate
-        return default
+        return found
 
     def is_default(self, model: Model) -> bool:
         """Whether calls that name neither version nor label get this one, but for a candidate's share."""
@@ -110,6 +112,18 @@ class Models:
         versions = self._table.get(model.manifest.name)
         labels = versions.by_label if versions else {}
         return sorted(label for label, labelled in labels.items() if labelled is model)
+
+    def _find(self, name: str, version: int, label: str) -> tuple[Model, Model | None]:
+        """The model that is meant, and the candidate that may answer in its place."""
+        chosen = name or self.default_name
+        if chosen is None:
+            raise UnknownModel(f"the request names no model, and none is the default; there are {self._names()}")
+        if version or label:
+            return self._find_exactly(chosen, version, label), None
+        found = self._defaults.get(chosen)
+        if found is None:
+            raise self._unknown(chosen)
+        return found
 
     def _find_exactly(self, name: str, version: int, label: str) -> Model:
         if version and label:

@@ -34,7 +34,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServicer):
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
-            model = self._models.find(request.model_name, request.model_version, request.model_label)
+            model = self._models.choose(request.model_name, request.model_version, request.model_label)
             pixels = await decode_images(request, model.manifest.input, self._settings)
             effort = decode_effort(request.max_members, request.early_stop, model.manifest)
             answer = await call.ask(model, pixels, effort)

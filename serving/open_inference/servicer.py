@@ -45,7 +45,7 @@ class OpenInferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Average the members' answers to a batch of images."""
         with self._admission.admit(context) as call:
-            model = self._find(request.model_name, request.model_version)
+            model = self._models.choose(request.model_name, *decode_version(request.model_version))
             require_few_parts(request)
             size_bytes = count_bytes(request)
             inference = await aside_if_long(size_bytes, decode_request, request, model.manifest, self._settings)

@@ -37,6 +37,7 @@ from serving.verdict import Floats
 from tests.bundles import StubMember, stub_graph, write_bundle
 from tests.conftest import StartServer, run_server
 from tests.serving.test_ensemble import change_manifest, replace_member
+from tests.serving.test_open_inference import raw as inference
 from tests.serving.test_server import BLACK, Gate, raw, scrape, target, wait_for
 
 WATCH = 0.05
@@ -548,6 +549,25 @@ class TestLabels:
         assert 50 < got[1] < 150  # less likely otherwise than one in 10^12
         assert got[1] + got[2] == 200
         assert {client.classify(BLACK, label="stable").model_version for _ in range(20)} == {1}
+
+    def test_a_canary_answers_calls_and_is_not_described_in_place_of_the_default(
+        self, tmp_path: Path, watched: Connect
+    ) -> None:
+        """By either service, whatever its share. Its outputs have four classes, those of the default three."""
+        write_bundle(tmp_path)
+        write_bundle(tmp_path, [StubMember((0.4, 0.3, 0.2, 0.1))], version=2)
+        write_labels(tmp_path / "stub", {"stable": 1, "canary": 2})
+        server, client = watched(canary_share=1.0)
+        assert client.classify(BLACK).model_version == 2
+        assert client.get_model().model.version == 1
+        with grpc.insecure_channel(target(server)) as channel:
+            stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            answer = stub.ModelInfer(inference(BLACK, model_name="stub"), timeout=60)
+            metadata = stub.ModelMetadata(oip.ModelMetadataRequest(name="stub"), timeout=60)
+            config = stub.ModelConfig(oip.ModelConfigRequest(name="stub"), timeout=60).config
+        assert (answer.model_version, list(answer.outputs[0].shape)) == ("2", [1, 4])
+        assert (metadata.outputs[0].name, list(metadata.outputs[0].shape)) == ("probabilities", [-1, 3])
+        assert (config.output[0].name, list(config.output[0].dims)) == ("probabilities", [3])
 
 
 class TestShadow:
