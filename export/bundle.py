@@ -37,6 +37,7 @@ from export.proof import make_inputs, prove_parity, run_graph
 from export.quantization import quantize
 from machine.problems import explain
 from training.architectures import Shape
+from training.checkpoint import CheckpointHeader
 from training.dataset import Dataset
 from training.run import PREDICTIONS_FILE, Run, RunSettings
 from training.summary import MemberSummary, Predictions, Summary
@@ -62,11 +63,13 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
         The bundle's folder.
 
     Raises:
-        ExportError: A proof fails, int8 loses too much, or the folder cannot be written. Nothing is left there.
+        ExportError: A member is not the one that was measured, a proof fails, int8 loses too much, or the folder
+            cannot be written. Nothing is left there.
         TrainingError: The run is not finished or damaged.
     """
     summary = run.read_summary()
     members = run.load_members()
+    _require_measured([header for _, header in members], run.settings, summary)
     networks = [network for network, _ in members]
     shape = run.settings.image_shape
     try:
@@ -85,6 +88,27 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
             return _move_into_place(folder, place)
     except OSError as error:
         raise BundleError(f"{models / name} cannot be written: {error}") from error
+
+
+def _require_measured(headers: Sequence[CheckpointHeader], settings: RunSettings, summary: Summary) -> None:
+    """Find out whether members are those whose figures a run states, as far as their checkpoints tell.
+
+    Raises:
+        BundleError: One is another.
+    """
+    if len(summary.members) != len(headers):
+        raise BundleError(f"the run has figures of {len(summary.members)} members, expected {len(headers)}")
+    for number, (header, measured) in enumerate(zip(headers, summary.members, strict=True), start=1):
+        came = _name_network(header.architecture, header.seed, header.image_shape, header.classes)
+        classes = len(settings.class_labels)
+        expected = _name_network(measured.architecture, measured.seed, settings.image_shape, classes)
+        if came != expected:
+            raise BundleError(f"the checkpoint of member {number} is {came}; the run's figures are of {expected}")
+
+
+def _name_network(architecture: str, seed: int, shape: Shape, classes: int) -> str:
+    channels, height, width = shape
+    return f"{architecture} of seed {seed} for {channels}x{height}x{width} images of {classes} classes"
 
 
 def next_version(model: Path) -> int:

@@ -4,7 +4,7 @@ ExportError
 ├── GraphError          a network cannot be written as an ONNX graph, or the graph is not valid
 ├── ProofError          a graph does not compute what was trained
 ├── QuantizationError   members cannot be made int8, or lose too much by it
-└── BundleError         the bundle cannot be written
+└── BundleError         the bundle cannot be written, or a member is not the one that was measured
 
 Nothing is left behind in the models folder when one of them is raised.
 """
@@ -27,4 +27,4 @@ class QuantizationError(ExportError):
 
 
 class BundleError(ExportError):
-    """The bundle cannot be written."""
+    """The bundle cannot be written, or a member is not the one that was measured."""

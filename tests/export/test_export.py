@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,12 +16,13 @@ import torch
 from export import bundle, proof
 from export.__main__ import main
 from export.bundle import export_bundle, next_version
-from export.errors import ExportError, GraphError, ProofError
+from export.errors import BundleError, ExportError, GraphError, ProofError
 from export.graph import ServedNetwork, write_graph
 from export.manifest import read_manifest
 from export.proof import BATCH_SIZES, make_inputs, prove_parity, run_graph, run_torch
 from tests.networks import untrained_network
 from training.architectures import ARCHITECTURES
+from training.checkpoint import save_checkpoint
 from training.errors import RunError
 from training.fit import main as fit
 from training.run import SUMMARY_FILE, Run
@@ -199,3 +202,36 @@ def test_a_damaged_member_is_not_exported(run: Run, tmp_path: Path, capsys: pyte
     assert main([str(tmp_path), "--name", "digits", "--models", str(tmp_path / "models")]) == 1
     assert "CheckpointError" in capsys.readouterr().err
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        ({"architecture": "cnn_small"}, "cnn_small of seed 1002 for 1x28x28 images of 10 classes"),
+        ({"seed": 7}, "linear of seed 7 for 1x28x28 images of 10 classes"),
+        ({"image_shape": (1, 14, 56)}, "linear of seed 1002 for 1x14x56 images of 10 classes"),
+        ({"classes": 9}, "linear of seed 1002 for 1x28x28 images of 9 classes"),
+    ],
+)
+def test_a_member_that_was_exchanged_is_not_exported(
+    run: Run, tmp_path: Path, change: dict[str, Any], came: str
+) -> None:
+    """The bundle would state figures that another network had."""
+    shutil.copytree(run.folder, tmp_path / "run")
+    _, header = run.load_members()[1]
+    other = header.model_copy(update=change)
+    save_checkpoint(tmp_path / "run/member-2/checkpoint.safetensors", other.build(), other)
+    expected = "linear of seed 1002 for 1x28x28 images of 10 classes"
+    message = f"the checkpoint of member 2 is {came}; the run's figures are of {expected}"
+    with pytest.raises(BundleError, match=re.escape(message)):
+        export_bundle(Run.open(tmp_path / "run"), "digits", tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_figures_of_another_number_of_members_are_not_exported(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "run")
+    summary = run.read_summary()
+    fewer = summary.model_copy(update={"members": summary.members[:1]})
+    (tmp_path / "run" / SUMMARY_FILE).write_text(fewer.model_dump_json())
+    with pytest.raises(BundleError, match="the run has figures of 1 members, expected 2"):
+        export_bundle(Run.open(tmp_path / "run"), "digits", tmp_path / "models")
