@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
+from grpc import StatusCode
+
+from serving.errors import ControlOff, LoadRefused, RequestError, UnknownModel, UnknownService
+from serving.statuses import STATUS_CODES
 
 ROOT = Path(__file__).parents[2]
 PROTOS = (
@@ -109,3 +114,20 @@ def test_numbers_are_packed(descriptor: descriptor_pb2.FileDescriptorProto) -> N
     fields = [field for message in descriptor.message_type for field in fields_of(message)]
     assert [field.name for field in fields if field.options.HasField("packed")] == []
     assert descriptor.syntax == "proto3"
+
+
+@pytest.mark.parametrize(
+    ("proto", "others"),
+    [
+        ("protos/consort/v1/classifier.proto", {ControlOff, LoadRefused}),
+        ("protos/consort/v1/model_control.proto", {LoadRefused, UnknownModel, UnknownService}),
+        ("protos/open_inference/v2/grpc_service.proto", set()),
+    ],
+)
+def test_every_status_that_calls_end_with_is_named(proto: str, others: set[type[RequestError]]) -> None:
+    """But for errors that its calls do not have."""
+    header, _ = (ROOT / proto).read_text().split("syntax =")
+    codes = {code.name for error, code in STATUS_CODES.items() if error not in others}
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)*\b", header.partition("Errors: ")[2]))
+    assert codes | {"INTERNAL"} <= named
+    assert named <= {code.name for code in StatusCode}

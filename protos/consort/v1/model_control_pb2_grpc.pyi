@@ -3,7 +3,9 @@
 isort:skip_file
 What operators ask of a running server, beside the Open Inference Protocol's calls on its repository.
 
-Errors: PERMISSION_DENIED (the server's setting model_control is off), INTERNAL.
+Errors: UNAUTHENTICATED (no token that is known), PERMISSION_DENIED (the token does not allow the call, or the
+server's setting model_control is off), INVALID_ARGUMENT (the message cannot be read), RESOURCE_EXHAUSTED (too many
+calls), UNAVAILABLE (the server stops), CANCELLED, DEADLINE_EXCEEDED, INTERNAL.
 """
 
 from collections import abc as _abc

@@ -6,8 +6,10 @@ The Open Inference Protocol v2 as KServe and Triton speak it: the part of it tha
 Package, names, numbers and types are those of their contract, so that their clients work unchanged; what is left
 out here is not served. Calls that are left out (streams, shared memory, tracing, logging) end with UNIMPLEMENTED.
 Errors: INVALID_ARGUMENT (the message says what came and what was expected), NOT_FOUND (no such model, version or
-label), RESOURCE_EXHAUSTED (the queue is full; try again later), PERMISSION_DENIED (models are not controlled by call
-here), FAILED_PRECONDITION (a bundle was refused), DEADLINE_EXCEEDED, INTERNAL.
+label), RESOURCE_EXHAUSTED (too many calls, a full queue, or a message that is too large; try again later),
+UNAUTHENTICATED (no token that is known), PERMISSION_DENIED (the token does not allow the call, or models are not
+controlled by call here), FAILED_PRECONDITION (a bundle was refused), UNAVAILABLE (the server stops), CANCELLED,
+DEADLINE_EXCEEDED, INTERNAL.
 
 Versions are texts: a positive integer without leading zeros, a label such as `canary`, or empty for the version
 labelled `stable`, or else the latest one served.
@@ -113,7 +115,9 @@ class ServerReadyResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """Always true: before all models are proved, and once it drains, the server takes no calls at all."""
+    """Whether calls should be sent. False while the server, about to stop, still takes calls (`drain_delay_seconds`).
+    Before all models are proved, and after that, it takes no calls at all.
+    """
     def __init__(
         self,
         *,
@@ -157,7 +161,7 @@ class ModelReadyResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """Whether it is served."""
+    """Whether it is served, and calls should be sent to the server."""
     def __init__(
         self,
         *,

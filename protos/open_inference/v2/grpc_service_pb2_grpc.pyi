@@ -6,8 +6,10 @@ The Open Inference Protocol v2 as KServe and Triton speak it: the part of it tha
 Package, names, numbers and types are those of their contract, so that their clients work unchanged; what is left
 out here is not served. Calls that are left out (streams, shared memory, tracing, logging) end with UNIMPLEMENTED.
 Errors: INVALID_ARGUMENT (the message says what came and what was expected), NOT_FOUND (no such model, version or
-label), RESOURCE_EXHAUSTED (the queue is full; try again later), PERMISSION_DENIED (models are not controlled by call
-here), FAILED_PRECONDITION (a bundle was refused), DEADLINE_EXCEEDED, INTERNAL.
+label), RESOURCE_EXHAUSTED (too many calls, a full queue, or a message that is too large; try again later),
+UNAUTHENTICATED (no token that is known), PERMISSION_DENIED (the token does not allow the call, or models are not
+controlled by call here), FAILED_PRECONDITION (a bundle was refused), UNAVAILABLE (the server stops), CANCELLED,
+DEADLINE_EXCEEDED, INTERNAL.
 
 Versions are texts: a positive integer without leading zeros, a label such as `canary`, or empty for the version
 labelled `stable`, or else the latest one served.
