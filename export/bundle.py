@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import re
 import shutil
@@ -49,6 +50,9 @@ SELF_CHECK_TOLERANCE_INT8 = 0.02
 """Sums of int8 products are the same everywhere, but the float32 steps between them need not be, and a value on
 the edge is then rounded to its neighbour among 256: see docs/decisions/0009-int8-weights-have-seven-bits.md."""
 
+MOST_VERSIONS_TAKEN = 10
+"""How often another export may take the next version first, before this one gives up."""
+
 
 def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None = None) -> Path:
     """Write the next version of model `name`, proved, in one step.
@@ -84,8 +88,7 @@ def export_bundle(run: Run, name: str, models: Path, int8_data: Dataset | None =
                 summary, predictions, quantization = quantize(graphs, members, predictions, int8_data)
             expected = measure_expected(predictions.held_out)
             manifest = _describe(run.settings, summary, place, graphs, parity, quantization, expected)
-            write_manifest(manifest, folder)
-            return _move_into_place(folder, place)
+            return _publish(manifest, folder, place.parent)
     except OSError as error:
         raise BundleError(f"{models / name} cannot be written: {error}") from error
 
@@ -191,8 +194,21 @@ def _unfinished_folder(models: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_into_place(folder: Path, place: Path) -> Path:
-    """Rename the finished bundle; whoever reads `place` finds nothing or all of it."""
+def _publish(manifest: Manifest, folder: Path, model: Path) -> Path:
+    """Move the finished bundle into place, as a later version if another export has taken its own meanwhile."""
+    for _ in range(MOST_VERSIONS_TAKEN):
+        try:
+            return _move_into_place(manifest, folder, model / str(manifest.version))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        manifest = manifest.model_copy(update={"version": next_version(model)})
+    return _move_into_place(manifest, folder, model / str(manifest.version))
+
+
+def _move_into_place(manifest: Manifest, folder: Path, place: Path) -> Path:
+    """Rename the bundle; whoever reads `place` finds nothing or all of it."""
+    write_manifest(manifest, folder)
     for file in folder.iterdir():
         with file.open("rb") as written:
             os.fsync(written.fileno())

@@ -12,13 +12,15 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor
 
 from export import bundle, proof
 from export.__main__ import main
 from export.bundle import export_bundle, next_version
 from export.errors import BundleError, ExportError, GraphError, ProofError
+from export.expected import measure_expected
 from export.graph import ServedNetwork, write_graph
-from export.manifest import read_manifest
+from export.manifest import Expected, read_manifest
 from export.proof import BATCH_SIZES, make_inputs, prove_parity, run_graph, run_torch
 from tests.networks import untrained_network
 from training.architectures import ARCHITECTURES
@@ -130,6 +132,33 @@ def test_each_export_is_the_next_version(run: Run, tmp_path: Path) -> None:
     (tmp_path / "digits" / "41").mkdir()
     (tmp_path / "digits" / "notes").mkdir()
     assert next_version(tmp_path / "digits") == 42
+
+
+def test_two_exports_at_once_become_two_versions(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second finishes while the first is at work."""
+
+    def finish_another(held_out: Tensor) -> Expected:
+        monkeypatch.setattr(bundle, "measure_expected", measure_expected)
+        assert export_bundle(run, "digits", tmp_path).name == "1"
+        return measure_expected(held_out)
+
+    monkeypatch.setattr(bundle, "measure_expected", finish_another)
+    folder = export_bundle(run, "digits", tmp_path)
+    assert (folder.name, read_manifest(folder).version) == ("2", 2)
+    assert read_manifest(tmp_path / "digits/1").version == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["digits"]
+
+
+def test_an_export_gives_up_where_every_version_is_taken(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_bundle(run, "digits", tmp_path)
+    monkeypatch.setattr(bundle, "next_version", lambda _: 1)
+    with pytest.raises(BundleError, match=r"digits cannot be written: .*Directory not empty"):
+        export_bundle(run, "digits", tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["digits"]
 
 
 @pytest.mark.parametrize(
