@@ -10,6 +10,7 @@ One client may be shared by many threads. Calls to a target with several address
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from serving.channel import IN_THE_CLEAR, Credentials
 from serving.client.service_config import SERVICE_CONFIG
 
 DEFAULT_TARGET = "localhost:8001"
+MAX_TIMEOUT_SECONDS = 86_400
+"""A day. Much more is too much for gRPC's clock, which would call it over at once."""
 
 ImageFile = str | Path | bytes
 """Path of an image file, or the content of one."""
@@ -130,9 +133,10 @@ class Client:
 
         Raises:
             OSError: A file of the credentials cannot be read.
+            ValueError: `timeout_seconds` is longer than `MAX_TIMEOUT_SECONDS`, or no number.
         """
         self.target = target
-        self.timeout_seconds = timeout_seconds
+        self.timeout_seconds = _require_usable(timeout_seconds)
         self._channel = credentials.open_channel(target, ("grpc.service_config", SERVICE_CONFIG))
         self._metadata = credentials.metadata
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
@@ -154,13 +158,18 @@ class Client:
 
         Raises:
             CallError: It does not within `timeout_seconds`.
+            ValueError: `timeout_seconds` is longer than `MAX_TIMEOUT_SECONDS`, or no number.
         """
+        _require_usable(timeout_seconds)
+        ready = grpc.channel_ready_future(self._channel)
         try:
-            grpc.channel_ready_future(self._channel).result(timeout_seconds)
+            ready.result(timeout_seconds)
         except grpc.FutureTimeoutError as error:
             raise CallError(
                 grpc.StatusCode.UNAVAILABLE, f"no server at {self.target} within {timeout_seconds:g} s"
             ) from error
+        finally:
+            ready.cancel()  # or else the channel would keep it, and watch itself for it
 
     def classify(
         self,
@@ -193,7 +202,8 @@ class Client:
             CallError: The server refuses the call or cannot be reached in time.
             OSError: An image file cannot be read.
             TypeError: The images are neither a sequence of files nor an array of uint8 or float32.
-            ValueError: `version`, `top_classes` or `max_members` is negative.
+            ValueError: `version`, `top_classes` or `max_members` is negative, or `timeout_seconds` is longer than
+                `MAX_TIMEOUT_SECONDS` or no number.
         """
         if isinstance(images, str | bytes | Path):
             raise TypeError(f"images are one {type(images).__name__}, expected a list of files or an array")
@@ -235,11 +245,17 @@ class Client:
         request: object,
         timeout_seconds: float | None = None,
     ) -> Response:
-        timeout = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        timeout = self.timeout_seconds if timeout_seconds is None else _require_usable(timeout_seconds)
         try:
             return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise CallError(error.code(), error.details() or "") from error
+
+
+def _require_usable(timeout_seconds: float) -> float:
+    if not -math.inf < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # also catches NaN
+        raise ValueError(f"timeout_seconds is {timeout_seconds:g}, expected at most {MAX_TIMEOUT_SECONDS}")
+    return timeout_seconds
 
 
 def _raw_images(pixels: PixelArray) -> pb.RawImages:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from machine.problems import explain
 from serving.channel import Credentials
-from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
+from serving.client import DEFAULT_TARGET, MAX_TIMEOUT_SECONDS, CallError, Classification, Client, Result
 from serving.client.explanation import ALL_CLASSES, explain_verdict
 
 EXIT_FAILED = 1
@@ -53,9 +53,9 @@ class ClientSettings(BaseSettings):
     """Version of the model; 0 takes the one labelled stable, or else the latest."""
     label: str = ""
     """Label of the version, such as canary, instead of its number."""
-    timeout_seconds: float = Field(10.0, gt=0)
+    timeout_seconds: float = Field(10.0, gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)
     """Deadline of the call."""
-    wait_seconds: float = Field(0.0, ge=0)
+    wait_seconds: float = Field(0.0, ge=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)
     """How long to wait for a server that is still starting."""
     tls_ca: Path | None = None
     """PEM file of the authorities of the server's certificate; without it, calls go in the clear."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from protos.consort.v1 import classifier_pb2 as pb
+from serving.channel import Credentials
 from serving.client import CallError, Client
 from serving.client.__main__ import main, read_settings
 from serving.server import Server
@@ -65,6 +67,43 @@ def test_a_server_that_is_not_there_is_named() -> None:
 def test_waiting_for_a_server_ends() -> None:
     with Client(NOBODY) as client, pytest.raises(CallError, match=f"no server at {NOBODY} within 0.2 s"):
         client.wait_until_ready(0.2)
+
+
+def test_waiting_that_has_ended_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    watchers: list[object] = []
+
+    class Channel:
+        """Never ready; knows who waits for it."""
+
+        def subscribe(self, watcher: object, try_to_connect: bool) -> None:
+            watchers.append(watcher)
+
+        def unsubscribe(self, watcher: object) -> None:
+            watchers.remove(watcher)
+
+        def unary_unary(self, *_: object, **__: object) -> None:
+            """Of the stub, which calls nothing here."""
+
+    monkeypatch.setattr(Credentials, "open_channel", lambda *_: Channel())
+    with pytest.raises(CallError, match="no server"):
+        Client(NOBODY).wait_until_ready(0.01)
+    assert watchers == []
+
+
+@pytest.mark.parametrize("seconds", [86_401, 1e12, float("inf"), float("-inf"), float("nan")])
+def test_timeouts_that_grpc_cannot_keep_are_refused(client: Client, seconds: float) -> None:
+    message = f"timeout_seconds is {seconds:g}, expected at most 86400"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Client(NOBODY, timeout_seconds=seconds)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        client.classify(np.zeros((1, 1, 4, 4), np.uint8), timeout_seconds=seconds)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        client.wait_until_ready(seconds)
+
+
+def test_the_longest_timeout_is_kept(client: Client) -> None:
+    client.wait_until_ready(86_400)
+    assert client.classify(np.zeros((1, 1, 4, 4), np.uint8), timeout_seconds=86_400).model_name == "stub"
 
 
 def test_a_deadline_that_cannot_be_kept(mute: str) -> None:
@@ -165,6 +204,9 @@ def test_the_command_explains_a_verdict_with_bars(
         (["pyproject.toml"], 1, "INVALID_ARGUMENT: image 1 of 1:"),
         (["pyproject.toml", "--model", "other"], 1, "NOT_FOUND: no model 'other' is served; there are stub"),
         (["pyproject.toml", "--timeout-seconds", "0"], 2, "timeout_seconds: Input should be greater than 0"),
+        (["pyproject.toml", "--timeout-seconds", "inf"], 2, "timeout_seconds: Input should be a finite number"),
+        (["pyproject.toml", "--wait-seconds", "nan"], 2, "wait_seconds: Input should be a finite number"),
+        (["pyproject.toml", "--wait-seconds", "1e9"], 2, "wait_seconds: Input should be less than or equal to"),
     ],
 )
 def test_the_command_explains_what_is_wrong(
