@@ -45,7 +45,7 @@ from training.summary import MemberSummary, Predictions, Summary
 
 SELF_CHECK_IMAGES = 8
 SELF_CHECK_TOLERANCE = 1e-4
-"""Ten times what parity allows: another processor may add up in another order, a damaged weight shows more."""
+"""Twice what parity allows at most: another processor may add up in another order, a damaged weight shows more."""
 SELF_CHECK_TOLERANCE_INT8 = 0.02
 """Sums of int8 products are the same everywhere, but the float32 steps between them need not be, and a value on
 the edge is then rounded to its neighbour among 256: see docs/decisions/0009-int8-weights-have-seven-bits.md."""

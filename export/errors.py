@@ -2,7 +2,7 @@
 
 ExportError
 ├── GraphError          a network cannot be written as an ONNX graph, or the graph is not valid
-├── ProofError          a graph does not compute what was trained
+├── ProofError          a graph does not compute what was trained, or does not run
 ├── QuantizationError   members cannot be made int8, or lose too much by it
 └── BundleError         the bundle cannot be written, or a member is not the one that was measured
 
@@ -19,7 +19,7 @@ class GraphError(ExportError):
 
 
 class ProofError(ExportError):
-    """A graph does not compute what was trained."""
+    """A graph does not compute what was trained, or does not run."""
 
 
 class QuantizationError(ExportError):

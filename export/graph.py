@@ -54,7 +54,7 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(model, path)
     try:
         onnx.checker.check_model(path, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"{path.name} cannot be written: {error}") from error
 
 

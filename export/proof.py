@@ -45,16 +45,24 @@ def make_inputs(count: int, shape: Shape, seed: int = 0) -> Pixels:
 
 
 def run_graph(path: Path, pixels: Pixels) -> Probabilities:
-    """Run an ONNX file in onnxruntime on the CPU: uint8 (n, c, h, w) to float32 (n, classes)."""
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in _split(pixels)])
+    """Run an ONNX file in onnxruntime on the CPU: uint8 (n, c, h, w) to float32 (n, classes).
+
+    Raises:
+        ProofError: onnxruntime cannot.
+    """
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        answers = [session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0] for batch in _split(pixels)]
+    except Exception as error:  # onnxruntime's own exceptions share no base class but this
+        raise ProofError(f"onnxruntime does not run {path.name}: {error}") from error
+    return np.concatenate(answers)
 
 
 def prove_parity(networks: list[ServedNetwork], graphs: list[Path], shape: Shape) -> Parity:
     """Compare torch with onnxruntime, member by member, at several batch sizes.
 
     Raises:
-        ProofError: A probability differs by more than `limit_for` accepts.
+        ProofError: A probability differs by more than `limit_for` accepts, or onnxruntime does not run a graph.
     """
     largest, limit = 0.0, LIMIT
     for network, graph in zip(networks, graphs, strict=True):

@@ -19,8 +19,8 @@ from export.__main__ import main
 from export.bundle import export_bundle, next_version
 from export.errors import BundleError, ExportError, GraphError, ProofError
 from export.expected import measure_expected
-from export.graph import ServedNetwork, write_graph
-from export.manifest import Expected, read_manifest
+from export.graph import OPSET, ServedNetwork, save_graph, write_graph
+from export.manifest import INPUT_NAME, OUTPUT_NAME, Expected, read_manifest
 from export.proof import BATCH_SIZES, make_inputs, prove_parity, run_graph, run_torch
 from tests.networks import untrained_network
 from training.architectures import ARCHITECTURES
@@ -96,6 +96,43 @@ def test_a_graph_that_the_checker_refuses_is_an_error(tmp_path: Path, monkeypatc
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
     with pytest.raises(GraphError, match=r"member.onnx cannot be written: bad node"):
         write_graph(served("linear"), SHAPE, tmp_path / "member.onnx")
+
+
+def bad_graph(output: str = OUTPUT_NAME, axis: int = 1, classes: int = 10) -> onnx.ModelProto:
+    """A graph whose softmax is over 784 pixels, whatever it states of its output."""
+    nodes = [
+        onnx.helper.make_node("Cast", [INPUT_NAME], ["floats"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Flatten", ["floats"], ["flat"]),
+        onnx.helper.make_node("Softmax", ["flat"], [output], axis=axis),
+    ]
+    pixels = onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.UINT8, ["batch", *SHAPE])
+    probabilities = onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, ["batch", classes])
+    graph = onnx.helper.make_graph(nodes, "bad", [pixels], [probabilities])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def test_a_graph_whose_shapes_do_not_fit_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"member.onnx cannot be written: .*\(784\) vs \(10\)"):
+        save_graph(bad_graph(), tmp_path / "member.onnx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no graph",
+        bad_graph(axis=7, classes=784).SerializeToString(),
+        bad_graph(output="scores", classes=784).SerializeToString(),
+    ],
+    ids=["content", "node", "output"],
+)
+def test_a_graph_that_onnxruntime_does_not_run_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "member.onnx").write_bytes(content)
+    with pytest.raises(ProofError, match=r"onnxruntime does not run member.onnx: "):
+        run_graph(tmp_path / "member.onnx", make_inputs(1, SHAPE))
+
+
+def test_a_self_check_allows_more_than_the_proof() -> None:
+    assert bundle.SELF_CHECK_TOLERANCE >= 2 * proof.LARGEST_LIMIT
 
 
 def test_inputs_of_the_proof_are_varied_and_the_same_each_time() -> None:
