@@ -41,12 +41,15 @@ class Credentials:
         """Refuse what would be passed over in silence.
 
         Raises:
-            ValueError: A certificate comes without its key, or something of TLS without `tls_ca`.
+            ValueError: A certificate comes without its key, or something of TLS without `tls_ca`; or gRPC could
+                not send the token, which is not printable ASCII.
         """
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key come together or not at all")
         if self.tls_ca is None and (self.tls_certificate or self.tls_server_name):
             raise ValueError("a certificate or a server name needs tls_ca, without which there is no TLS")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise ValueError("the token has a line break, or another character that is not printable ASCII")
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

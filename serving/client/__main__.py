@@ -32,6 +32,7 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="CONSORT_CLIENT_",
+        env_ignore_empty=True,
         frozen=True,
         use_attribute_docstrings=True,
         cli_prog_name="python -m serving.client",

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from protos.consort.v1 import classifier_pb2 as pb
+from serving import admin
 from serving.channel import Credentials
 from serving.client import CallError, Client
-from serving.client.__main__ import main, read_settings
+from serving.client.__main__ import ClientSettings, main, read_settings
 from serving.server import Server
 from tests.conftest import run_server
 from tests.imaging.test_files import encode, gradient
@@ -266,3 +267,25 @@ def test_a_variable_that_cannot_be_read_is_named(
     monkeypatch.setenv("CONSORT_CLIENT_IMAGES", "three.png")
     assert main([str(image)]) == 2
     assert 'error parsing value for field "images"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["secret\n", "secret\r\n", "sec\0ret", "sécret", "secret\x7f"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(
+    token: str, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = "the token has a line break, or another character that is not printable ASCII"
+    with pytest.raises(ValueError, match=message) as error:
+        Credentials(token=token)
+    assert "ret" not in str(error.value)
+    assert main([str(image), "--token", token]) == 2
+    assert admin.main(["list", "--token", token]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count(message) == 2
+    assert "ret" not in printed
+
+
+def test_empty_variables_are_not_set(client: Client, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose files write one that is not."""
+    for name in ClientSettings.model_fields:
+        monkeypatch.setenv(f"CONSORT_CLIENT_{name.upper()}", "")
+    assert main([str(image), "--target", client.target]) == 0
