@@ -74,6 +74,8 @@ def fit_image(image: Image.Image, shape: tuple[int, int, int]) -> Pixels:
     """
     try:
         return _fit(image, shape)
+    except MemoryError:  # which says nothing of the file
+        raise
     except Exception as error:  # Pillow's decoders raise many kinds for damaged content
         raise ImageError(f"a damaged {image.format} file of {image.width}x{image.height} pixels") from error
 
@@ -88,6 +90,8 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(file), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ImageError(f"{len(file)} bytes that are no {KNOWN_FORMATS} file") from error
+    except MemoryError:
+        raise
     except Exception as error:  # as above, for damaged headers
         raise ImageError(f"a damaged file: it is no readable {KNOWN_FORMATS}") from error
     if image.format in ("JPEG", "MPO") and (scans := _count_scans(file)) > MAX_SCANS:

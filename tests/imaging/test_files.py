@@ -195,6 +195,19 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
         read_image(bytes(file), GREY, LIMIT)
 
 
+@pytest.mark.parametrize(("kind", "step"), [(Image, "open"), (Image.Image, "resize")], ids=["open", "decode"])
+def test_memory_that_runs_out_is_not_the_files_fault(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, step: str
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    file = encode(gradient())
+    monkeypatch.setattr(kind, step, run_out)
+    with pytest.raises(MemoryError):
+        read_image(file, GREY, LIMIT)
+
+
 @given(st.data())
 def test_damaged_files_never_raise_anything_else(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]))
