@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 KNOWN_FORMATS = "PNG, JPEG, WebP or BMP"
@@ -35,6 +35,8 @@ SIDEWAYS = range(5, 9)
 """EXIF orientations that exchange width and height."""
 PAPER = (255, 255, 255, 255)
 """What shows through transparent pixels, as in most viewers."""
+GREY_LEVELS = {"L;2": 4, "L;4": 16}
+"""Of PNG files with fewer than 8 bits a pixel, by Pillow's name for what it scales to 0..255."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -102,6 +104,7 @@ def open_image(file: bytes, max_pixels: int) -> Image.Image:
     # Phones write photographs with a second, smaller picture in the same file: JPEG as MPO.
     if (frames := getattr(image, "n_frames", 1)) != 1 and image.format != "MPO":
         raise ImageError(f"an animation of {frames} frames; one frame a file is expected")
+    _scale_transparent_grey(image)
     return image
 
 
@@ -118,6 +121,13 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     described = not image.info.keys().isdisjoint(("exif", "xmp"))
     return (height, width) if described and _orientation(image) in SIDEWAYS else (width, height)
+
+
+def _scale_transparent_grey(image: ImageFile.ImageFile) -> None:
+    """Scale the value that is transparent as Pillow scales those of the pixels; it leaves this one alone."""
+    levels = GREY_LEVELS.get(str(image.tile[0].args)) if image.format == "PNG" and image.tile else None
+    if levels and "transparency" in image.info:
+        image.info["transparency"] = image.info["transparency"] % levels * 255 // (levels - 1)
 
 
 def _count_scans(file: bytes) -> int:

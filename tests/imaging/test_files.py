@@ -253,3 +253,37 @@ def test_grey_of_sixteen_bits_lies_on_white_where_its_file_calls_a_value_transpa
     file = encode(Image.fromarray(values), transparency=0)
     assert read_image(file, (1, 2, 2), LIMIT)[0].tolist() == [[255, 1], [156, 255]]
     assert read_image(encode(Image.fromarray(values)), (1, 2, 2), LIMIT)[0].tolist() == [[0, 1], [156, 255]]
+
+
+def small_grey(bits: int, rows: bytes, clear: int) -> bytes:
+    """A PNG file of one row a byte, of which a value is transparent; Pillow writes none of so few bits."""
+    size = (8 // bits).to_bytes(4, "big") + len(rows).to_bytes(4, "big")
+    chunks = {
+        b"IHDR": size + bytes([bits, 0, 0, 0, 0]),
+        b"tRNS": clear.to_bytes(2, "big"),
+        b"IDAT": zlib.compress(b"".join(b"\0" + bytes([row]) for row in rows)),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+        for kind, content in chunks.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "clear", "expected"),
+    [
+        (1, 0b01010101, 0, [255] * 8),
+        (1, 0b01010101, 1, [0, 255] * 4),
+        (2, 0b00011011, 1, [0, 255, 170, 255]),
+        (2, 0b00011011, 3, [0, 85, 170, 255]),
+        (2, 0b00011011, 0, [255, 85, 170, 255]),
+        (4, 0x5A, 5, [255, 170]),
+        (4, 0x5A, 10, [85, 255]),
+    ],
+)
+def test_grey_of_few_bits_lies_on_white_where_its_file_calls_a_value_transparent(
+    bits: int, row: int, clear: int, expected: list[int]
+) -> None:
+    file = small_grey(bits, bytes([row]), clear)
+    assert read_image(file, (1, 1, 8 // bits), LIMIT)[0, 0].tolist() == expected
