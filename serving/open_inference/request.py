@@ -30,12 +30,20 @@ TYPED_CONTENTS = "uint_contents"
 """The field of InferTensorContents that holds UINT8."""
 
 BOOL, INT64 = "bool_param", "int64_param"
-REQUEST_PARAMETERS = {"early_stop": BOOL, "max_members": INT64, "triton_enable_empty_final_response": BOOL}
-"""The last says how a stream of replies ends; here a call has one reply. Triton's C++ client always sends it."""
+REQUEST_PARAMETERS = {
+    "early_stop": BOOL,
+    "max_members": INT64,
+    "triton_enable_empty_final_response": BOOL,
+    "binary_data_output": BOOL,
+}
+"""The last two say nothing here. One is of streams of replies, and Triton's C++ client always sends it; the other
+is of replies over REST, and KServe's client sends it over gRPC too."""
 INPUT_PARAMETERS = {"binary_data_size": INT64}
 """KServe's client sends it with every raw tensor."""
+OUTPUT_PARAMETERS = {"binary_data": BOOL}
+"""Says of one output what `binary_data_output` says of all."""
 CLASSIFICATION = {"classification": INT64}
-"""Of the output `probabilities`; others have no parameters."""
+"""Of the output `probabilities` alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +148,7 @@ def _decode_output(asked: pb.ModelInferRequest.InferRequestedOutputTensor) -> As
     if asked.name not in OUTPUTS:
         raise InvalidRequest(f"there is no output {quote(asked.name)}; there are {', '.join(OUTPUTS)}")
     output = OUTPUTS[asked.name]
-    known = CLASSIFICATION if output.can_be_ranked else {}
+    known = (CLASSIFICATION if output.can_be_ranked else {}) | OUTPUT_PARAMETERS
     parameters = _decode_parameters(f"output {output.name}", asked.parameters, known)
     top_classes = parameters.get("classification")
     if top_classes is not None and top_classes < 1:

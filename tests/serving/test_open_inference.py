@@ -39,8 +39,9 @@ TILTED = (
 LEVELS = np.array([0, 51, 102, 255], np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
 UNDERSTOOD = (
     "which is not understood; understood: early_stop (bool_param), max_members (int64_param), "
-    "triton_enable_empty_final_response (bool_param)"
+    "triton_enable_empty_final_response (bool_param), binary_data_output (bool_param)"
 )
+BINARY = "binary_data (bool_param)"
 LEAVE_EMPTY = "leave it empty for the default"
 EITHER = "expected uint_contents, or one raw_input_contents"
 SHARED = "'shared_memory_region', which is not understood"
@@ -198,8 +199,10 @@ class TestInfer:
         assert texts(content) == ["0.400000:0:class 0", "0.350000:1:class 1", "0.250000:2:class 2"][:given]
 
     def test_what_known_clients_send_on_their_own_is_understood(self, stub: Stub) -> None:
-        """KServe's client states the size of raw contents, Triton's C++ client how streams would end."""
-        request = raw()
+        """KServe's client states the size of raw contents and how REST would reply, Triton's how streams end."""
+        binary = {"binary_data": Parameter(bool_param=True)}
+        request = raw(outputs=[Asked(name=name, parameters=binary) for name in ("probabilities", "class")])
+        request.parameters["binary_data_output"].bool_param = True
         request.inputs[0].parameters["binary_data_size"].int64_param = 16
         request.parameters["triton_enable_empty_final_response"].bool_param = False
         assert len(stub.ModelInfer(request, timeout=60).outputs) == 2
@@ -327,7 +330,7 @@ class TestRefusals:
             (asking("class", "entropy", "class"), "output 'class' is named 2 times, expected once"),
             (
                 asking("class", classification=Parameter(int64_param=1)),
-                "output class has parameter 'classification', which is not understood; understood: none",
+                f"output class has parameter 'classification', which is not understood; understood: {BINARY}",
             ),
             (
                 asking("probabilities", classification=Parameter(int64_param=0)),
@@ -335,7 +338,7 @@ class TestRefusals:
             ),
             (
                 asking("probabilities", shared_memory_region=Parameter(string_param="x")),
-                f"output probabilities has parameter {SHARED}; understood: classification (int64_param)",
+                f"output probabilities has parameter {SHARED}; understood: classification (int64_param), {BINARY}",
             ),
             (
                 raw(model_version="1.0"),

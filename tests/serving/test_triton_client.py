@@ -188,7 +188,7 @@ def test_statistics(tmp_path: Path) -> None:
 def test_refusals_reach_the_caller_as_the_clients_own_exception(server: Server) -> None:
     understood = (
         "which is not understood; understood: early_stop (bool_param), max_members (int64_param), "
-        "triton_enable_empty_final_response (bool_param)"
+        "triton_enable_empty_final_response (bool_param), binary_data_output (bool_param)"
     )
     invalid = "StatusCode.INVALID_ARGUMENT"
     found = [tuple(one) for one in call("refusals", server)]

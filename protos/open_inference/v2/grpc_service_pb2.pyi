@@ -525,8 +525,8 @@ class ModelInferRequest(_message.Message):
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
             """`classification` (int64, 1 or more), of `probabilities` alone: that many classes an image as texts
-            `probability:index:label`, best first, instead of numbers; more than the model has gives all. Others are
-            refused.
+            `probability:index:label`, best first, instead of numbers; more than the model has gives all. `binary_data`
+            (bool), which says how replies over REST are written, so nothing here. Others are refused.
             """
 
         def __init__(
@@ -578,8 +578,8 @@ class ModelInferRequest(_message.Message):
     @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
         """`max_members` (int64) and `early_stop` (bool), which mean what they mean in Consort's own ClassifyRequest;
-        `triton_enable_empty_final_response` (bool), which says how streams of replies end, so nothing here. Others are
-        refused.
+        `triton_enable_empty_final_response` (bool), which says how streams of replies end, and `binary_data_output`
+        (bool), which says how replies over REST are written, so both nothing here. Others are refused.
         """
 
     @_builtins.property
