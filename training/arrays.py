@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +21,12 @@ IDX_NAMES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 NPZ_NAMES = {"train": ("x_train", "y_train"), "val": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What a damaged NPZ file makes numpy raise; one that promises more than there is memory for, MemoryError."""
 
 Array = npt.NDArray[Any]
 
@@ -46,15 +53,17 @@ def load_npz(path: Path) -> Dataset:
     Raises:
         DataError: Something is wrong with them; the message names all that is.
     """
+    expected = "expected an NPZ file with x_train and y_train, or a folder"
     try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array; expected an NPZ file with x_train and y_train")
+        if not zipfile.is_zipfile(path):
+            raise DataError(f"{path} is no NPZ file; {expected}")
+        with np.load(path, allow_pickle=False) as loaded:
             found = dict(loaded)
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no readable NPZ file: {error}") from error
-    problems = [
+    except UNREADABLE as error:
+        raise DataError(f"{path} is no readable NPZ file: {error}; {expected}") from error
+    problems = [f"{name} is no array" for name, one in found.items() if not isinstance(one, np.ndarray)]
+    found = {name: one for name, one in found.items() if isinstance(one, np.ndarray)}
+    problems += [
         f"{one} is there, {other} is not"
         for names in NPZ_NAMES.values()
         for one, other in (names, names[::-1])
@@ -114,6 +123,8 @@ def _problems_of(images: Array, labels: Array) -> list[str]:
         problems.append(
             f"images have shape {images.shape}, expected (count, height, width), or 1 or 3 channels too"
         )
+    elif 0 in images.shape[1:]:
+        problems.append(f"images have shape {images.shape}, so no pixels")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         problems.append(f"labels are {labels.dtype} {labels.shape}, expected whole numbers (count,)")
     elif images.ndim and len(labels) != len(images):

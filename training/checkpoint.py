@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.architectures import Network, PixelStatistics, build_network
 from training.errors import CheckpointError
-from training.files import write_whole
+from training.files import write_bytes_whole
 
 HEADER_KEY = "consort"
 
@@ -67,10 +67,8 @@ def load_checkpoint(path: Path) -> tuple[Network, CheckpointHeader]:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and text into one safetensors file, whole or not at all."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    try:
-        write_whole(path, lambda file: safetensors.torch.save_file(contiguous, file, metadata))
-    except safetensors.SafetensorError as error:  # how the library reports, for one, a full disk
-        raise OSError(f"{path} cannot be written: {error}") from error
+    # Not by the library's own file, which nobody else could read, whatever the umask.
+    write_bytes_whole(path, safetensors.torch.save(contiguous, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

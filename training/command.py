@@ -10,13 +10,14 @@ from types import FrameType
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar, cast
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings.exceptions import SettingsError
 from rich.console import Console
 
 from machine.cores import available_cores
@@ -88,12 +89,14 @@ class TrainingCommand(Command):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What to compute in while learning; auto times a few steps of both and takes bfloat16 where that is clearly
     faster. Name one where two runs must agree bit for bit."""
-    compile: bool = False
+    compile: bool | None = None
     """Compile the networks' passes with torch.compile; on a GPU, also replay them as CUDA graphs. Needs a C++
-    compiler, and 10 to 30 seconds a member before its first step; on processors slower than plain steps."""
+    compiler, and 10 to 30 seconds a member before its first step, and twice as long before the run where the
+    precision is tried; on processors slower than plain steps, which are the default."""
     processes: int | None = Field(None, ge=1)
     """Members that learn at the same time, each in a process of its own; by default as many as there are cores,
-    and on a GPU eight at most."""
+    and on a GPU eight at most. With Ray, which has as many learn as there is room for: among how many the cores
+    are shared out."""
     threads: int | None = Field(None, ge=1)
     """Processor threads of each member; by default the cores shared out among the processes, and on a GPU one."""
 
@@ -101,6 +104,22 @@ class TrainingCommand(Command):
     """Where members learn: in processes of this machine, or as tasks of a Ray cluster (the extra `ray`)."""
     ray_address: str | None = None
     """Of the cluster, for example `auto` on one of its machines; by default a new one on this machine alone."""
+
+    @field_validator("ray_address")
+    @classmethod
+    def _require_ray(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is not None and info.data.get("launcher") != "ray":
+            raise ValueError("needs --launcher ray")
+        return address
+
+    @field_validator("data", "run", check_fields=False)
+    @classmethod
+    def _require_text(cls, path: Path) -> Path:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("no UTF-8 text, which is what a run's files are") from error
+        return path
 
     def load_dataset(self) -> Dataset:
         """The images that the settings name.
@@ -135,7 +154,7 @@ class TrainingCommand(Command):
         steps_an_epoch(dataset.train, recipe)  # trying a precision takes a whole batch
         if self.compile:
             require_compiler(device)
-        trial = Plan(recipe, 1, 0, torch.float32, device, self.compile)
+        trial = Plan(recipe, 1, 0, torch.float32, device, bool(self.compile))
         precision = choose_precision(self.precision, trial, threads, dataset, console)
         settings = RunSettings.of(
             recipe,
@@ -143,7 +162,7 @@ class TrainingCommand(Command):
             dataset,
             device=device,
             precision=precision,
-            compiled=self.compile,
+            compiled=bool(self.compile),
             threads=threads,
             data_path=self.data,
             image_side=self.image_side,
@@ -160,6 +179,8 @@ class TrainingCommand(Command):
             return {}
         if self.launcher == "processes":
             settings = [Run.open(job.run).settings for job in jobs]
+            for device in {one.device for one in settings if one.compiled}:
+                require_compiler(device)
             threads = max(one.threads for one in settings)
             at_once = min(most_at_once(one.device, CORES, threads) for one in settings)
             return train(jobs, dataset, self.processes or min(len(jobs), at_once), gathering)
@@ -207,9 +228,14 @@ def run_command(
             flag = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-")
             print(f"{flag}: {problem['msg']}, got {problem['input']!r}", file=sys.stderr)
         return EXIT_USAGE
+    except SettingsError as error:  # what a list was expected of is none
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        action(settings, Console() if sys.stdout.isatty() else Console(width=FILE_COLUMNS))
+        action(
+            settings, Console(markup=False) if sys.stdout.isatty() else Console(width=FILE_COLUMNS, markup=False)
+        )
     except KeyboardInterrupt:
         print(f"Interrupted.{advice(settings)}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -89,7 +89,10 @@ class Dataset:
         return dataclasses.replace(self, train=self.train.on(device), held_out=self.held_out.on(device))
 
     def digest(self) -> str:
-        """SHA-256 over all pixels and labels in order: tells whether two runs saw the same data."""
+        """SHA-256 over all pixels and labels in order: tells whether two runs saw the same images.
+
+        What the classes are called is no part of it.
+        """
         sha256 = hashlib.sha256()
         for part in (self.train, self.held_out, self.test):
             sha256.update(part.pixels.numpy().tobytes())

@@ -23,6 +23,8 @@ Forward = Callable[[Tensor], Tensor]
 MOST_ON_A_GPU = 8
 """Members that share a GPU: each alone leaves most of it idle, and each holds half a gigabyte for its process."""
 GPU_STEPS_BETWEEN_LOOKS = 100
+COMPILER_MODULES = ("torch._dynamo.", "torch._inductor.")
+"""Where the exceptions of torch.compile are from."""
 
 
 def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> DeviceName:
@@ -81,22 +83,25 @@ def require_compiler(name: DeviceName) -> None:
     device = find_device(name)
     try:
         compile_for(device, torch.neg)(torch.ones(2, device=device))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split("\n\n")[0].split())  # what follows tells how torch is debugged
-        raise DeviceError(f"torch.compile fails here, so leave out --compile: {reason}") from error
+    except (RuntimeError, OSError) as error:
+        raise _not_compiled(error) from error
 
 
 @contextmanager
-def saying_when_full(what: str, advice: str) -> Iterator[None]:
-    """Say what the GPU's memory is not enough for, and what to do about it.
+def saying_what_fails(what: str, advice: str) -> Iterator[None]:
+    """Say what the GPU's memory is not enough for, and what to do about it; and why nothing can be compiled.
 
     Raises:
-        DeviceError: It is not.
+        DeviceError: It is not, or nothing can be.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"the GPU has not memory enough for {what}; {advice}") from error
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(COMPILER_MODULES):
+            raise
+        raise _not_compiled(error) from error
 
 
 def steps_between_looks(device: torch.device) -> int:
@@ -124,3 +129,8 @@ def most_at_once(name: DeviceName, cores: int, threads: int) -> int:
     """How many members may learn at the same time."""
     processes = max(1, cores // threads)
     return min(processes, MOST_ON_A_GPU) if name == "cuda" else processes
+
+
+def _not_compiled(error: Exception) -> DeviceError:
+    reason = " ".join(str(error).split("\n\n")[0].split())  # what follows tells how torch is debugged
+    return DeviceError(f"torch.compile fails here: {reason}. Mend that, or begin a run without --compile")

@@ -62,16 +62,22 @@ def diagnose(curves: Sequence[Sequence[EpochMetrics]], summary: Summary) -> list
     elif 2 * sum(_still_falls(epochs) for epochs in curves) > len(curves):
         said.append("Still learning: the losses were falling to the end; more epochs (--epochs) may help.")
     if len(said) == 1:
+        learns_by_heart = 2 * sum(_falls(epochs, "train_loss") for epochs in curves) > len(curves)
         said.append(
-            "Neither under- nor overfitting shows: the losses of most members have settled, and have not risen."
+            "Neither under- nor overfitting shows yet: the training loss still falls, the held-out loss no longer "
+            "does, so that more epochs would help little."
+            if learns_by_heart
+            else "Neither under- nor overfitting shows: the losses of most members have settled, and have not "
+            "risen."
         )
     return said
 
 
 def _still_falls(epochs: Sequence[EpochMetrics]) -> bool:
-    """Whether both losses fell clearly over the last quarter of the epochs."""
-    before, last = epochs[-1 - len(epochs) // 4], epochs[-1]
-    return (
-        last.train_loss < STILL_FALLING * before.train_loss
-        and last.held_out_nll < STILL_FALLING * before.held_out_nll
-    )
+    return _falls(epochs, "train_loss") and _falls(epochs, "held_out_nll")
+
+
+def _falls(epochs: Sequence[EpochMetrics], loss: str) -> bool:
+    """Whether a loss fell clearly over the last quarter of the epochs."""
+    before, last = (getattr(epoch, loss) for epoch in (epochs[-1 - len(epochs) // 4], epochs[-1]))
+    return bool(last < STILL_FALLING * before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import cast
@@ -55,7 +56,7 @@ class FitSettings(TrainingCommand):
     """Passes over the training images, instead of the recipe's."""
     batch_images: int | None = Field(None, ge=2)
     """Images a step, instead of the recipe's."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
     """The highest of the training, instead of the recipe's."""
     flip: bool | None = None
     """Whether to mirror half of the training images; by default the recipe's, and photographs are mirrored unless
@@ -139,7 +140,10 @@ def fit(settings: FitSettings, console: Console) -> None:
     require_all(titles, diverged)
     console.print(summary_table(run.finish(dataset)))
     console.print(f"Report: {write_report(run, dataset)}", soft_wrap=True, highlight=False)
-    console.print(f"Export it with: python -m export {run.folder} --name NAME --models models", soft_wrap=True)
+    console.print(
+        f"Export it with: python -m export {shlex.quote(str(run.folder))} --name NAME --models models",
+        soft_wrap=True,
+    )
 
 
 def _begin(settings: FitSettings, console: Console) -> tuple[Run, Dataset]:
@@ -171,7 +175,7 @@ def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
 def _images_of(run: Run, settings: FitSettings) -> Path:
     """Where --data says, or the run read them, or, if they are there no more, where CONSORT_DATA says."""
     known, is_named = run.settings.data_path, "data" in settings.model_fields_set
-    is_flag = is_named and str(settings.data) != os.environ.get("CONSORT_DATA")
+    is_flag = is_named and settings.data != Path(os.environ.get("CONSORT_DATA", ""))
     return settings.data if is_flag or (is_named and not known.exists()) else known
 
 

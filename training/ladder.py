@@ -79,6 +79,7 @@ class RungResult(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
     seconds: float
     """Of training, summed over the members."""
     train: Figures
+    """Of several members at the fitted temperature, unlike the next two."""
     held_out: Figures
     test: Figures
     mean_member_test: float
@@ -169,7 +170,7 @@ def describe(rung: Rung, run: Run, summary: Summary) -> RungResult:
         seconds=sum(
             epoch.seconds for member in run.settings.members for epoch in read_metrics(run.member_folder(member))
         ),
-        train=ensemble.train,
+        train=ensemble.train if len(members) > 1 else members[0].train,
         held_out=ensemble.held_out_uncalibrated,
         test=ensemble.test_uncalibrated,
         mean_member_test=statistics.mean(member.test.accuracy for member in members),
@@ -223,8 +224,10 @@ def _begin_or_continue(
         raise RunError(f"{folder} was begun with --threads {begun.threads}; choose another --run")
     if settings.precision not in ("auto", begun.precision):
         raise RunError(f"{folder} was begun in {begun.precision}; choose another --run")
-    if settings.compile and not begun.compiled:
-        raise RunError(f"{folder} was begun without --compile; choose another --run")
+    if settings.compile not in (None, begun.compiled):
+        raise RunError(
+            f"{folder} was begun with {'--compile' if begun.compiled else '--no-compile'}; choose another --run"
+        )
     return run
 
 

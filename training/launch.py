@@ -7,7 +7,9 @@ process trains it, in what order, or beside what.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -192,6 +194,7 @@ def _start(job: Job) -> tuple[Connection, SpawnProcess]:
 
 def _train_and_tell(job: Job, connection: Connection) -> None:
     """What a member's process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = Run.open(job.run).settings
         train_job(job, load_dataset(settings.data_path, settings.image_side), _Sender(connection))
@@ -199,6 +202,14 @@ def _train_and_tell(job: Job, connection: Connection) -> None:
         return  # nobody gathers any more
     except (TrainingError, OSError) as error:
         connection.send(error)
+
+
+def _end_with_parent() -> None:
+    """End at once when the process that gathers has: whoever resumes the run needs the member's folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # noqa: S101  it was spawned
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _require_good_end(job: Job, process: SpawnProcess) -> None:

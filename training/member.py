@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from training.architectures import count_parameters
 from training.checkpoint import save_checkpoint
 from training.dataset import Dataset, Images
-from training.device import saying_when_full, steps_between_looks
+from training.device import saying_what_fails, steps_between_looks
 from training.errors import DivergenceError, RecipeError, RunError
 from training.evaluation import Figures, measure, predict
 from training.files import write_text_whole
@@ -104,7 +104,7 @@ def train_member(plan: Plan, dataset: Dataset, folder: Path, observer: Observer)
         if (folder / DIVERGED_FILE).exists():
             raise DivergenceError((folder / DIVERGED_FILE).read_text(encoding="utf-8"))
         try:
-            with saying_when_full(
+            with saying_what_fails(
                 f"member {plan.member} beside what it holds",
                 "--resume the run with fewer --processes, or begin another with a smaller --batch-images or "
                 "--image-side",

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from training.dataset import Dataset
-from training.device import saying_when_full, wait_for
+from training.device import saying_what_fails, wait_for
 from training.learner import Learner, Plan, train_step
 
 Precision = Literal["float32", "bfloat16"]
@@ -35,7 +35,7 @@ def choose_precision(
     if asked != "auto":
         return asked
     torch.set_num_threads(threads)
-    with saying_when_full("a batch of images", "choose a smaller --batch-images or --image-side"):
+    with saying_what_fails("a batch of images", "choose a smaller --batch-images or --image-side"):
         speedup = measure_speedup(plan, dataset)
     chosen: Precision = "bfloat16" if speedup >= WORTH_IT else "float32"
     console.print(

@@ -17,7 +17,7 @@ class Stage(BaseModel, frozen=True, extra="forbid"):
     """Epochs in a row at one learning rate."""
 
     epochs: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -33,7 +33,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Passes over the training images."""
     batch_images: int = Field(default=128, ge=2)
     """Most images a step. What is left of an epoch after the last whole batch is left out of it."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     """The constant rate, or the peak of the cycle."""
     schedule: Literal["constant", "one_cycle", "staged"] = "constant"
     """How the learning rate moves over the whole training."""
@@ -41,7 +41,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """Of the staged schedule, in order; together as many epochs as the recipe."""
     warm_up: float = Field(default=0.2, gt=0, lt=1)
     """Share of a one-cycle schedule in which the rate rises."""
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Decoupled weight decay."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target spread evenly over all classes."""

@@ -9,6 +9,7 @@ import base64
 import io
 import statistics
 import sys
+import warnings
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -170,7 +171,10 @@ def _in_words(value: object) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        # Names in scripts that the plots' font has not are boxes there, and words beside them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -211,6 +211,11 @@ class Run:
             raise RunError(
                 f"{dataset.name} are not the images that {self.folder} began with; name those with --data"
             )
+        if dataset.class_labels != self.settings.class_labels:
+            raise RunError(
+                f"the classes of {dataset.name} are called {', '.join(dataset.class_labels)} now, and "
+                f"{', '.join(self.settings.class_labels)} when {self.folder} began; call them so again"
+            )
 
     def bytes_to_come(self, dataset: Dataset) -> int:
         """About how much the run has yet to write: members not trained, predictions, and the report."""
@@ -284,7 +289,8 @@ def require_unused(folder: Path) -> None:
     # A first try that was killed may have left its settings half written.
     if folder.exists() and any(path.name != SETTINGS_FILE + UNFINISHED for path in folder.iterdir()):
         raise RunError(
-            f"{folder} is not empty; choose another folder with --run, or continue it with --resume {folder}"
+            f"{folder} is not empty; choose another folder with --run, or continue it with --resume "
+            f"{shlex.quote(str(folder))}"
         )
 
 

@@ -29,6 +29,7 @@ from training.run import Run
 from training.summary import Predictions, Summary
 
 PICTURES = 24
+MOST_CONFUSED = 5
 PREVIEWED, DRAWS = 6, 9
 MOST_VOTED, SHORT_VOTE = 4, 6
 
@@ -61,13 +62,14 @@ def make_sections(
     ensemble = average(predictions.test)
     calibrated = calibrate(ensemble, summary.ensemble.temperature)
     labels, test = dataset.class_labels, dataset.test
+    confusion = _confusion(ensemble, test.labels, len(labels))
     return [
         Section("curves", "Learning", diagnose(curves, summary), plot_curves(curves)),
         Section(
             "confusion",
             "What is taken for what",
-            ["Test images, by the average. Colour marks errors alone."],
-            plot_confusion(_confusion(ensemble, test.labels, len(labels)), labels),
+            ["Test images, by the average. Colour marks errors alone.", *_most_confused(confusion, labels)],
+            plot_confusion(confusion, labels),
         ),
         Section(
             "reliability",
@@ -98,6 +100,18 @@ def _describe_calibration(summary: Summary) -> str:
 def _confusion(probabilities: Tensor, truth: Tensor, classes: int) -> Tensor:
     pairs = truth * classes + probabilities.argmax(dim=1)
     return pairs.bincount(minlength=classes**2).view(classes, classes)
+
+
+def _most_confused(confusion: Tensor, labels: Sequence[str]) -> list[str]:
+    """The most frequent errors in words, which have room for any name in any script; nothing if there are none."""
+    errors = confusion.clone().fill_diagonal_(0)
+    order = errors.flatten().argsort(descending=True, stable=True)[:MOST_CONFUSED].tolist()
+    said = [
+        f"{labels[index // len(labels)]} taken for {labels[index % len(labels)]}, {count} times"
+        for index, count in ((index, int(errors.flatten()[index])) for index in order)
+        if count
+    ]
+    return [f"Most often: {'; '.join(said)}."] if said else []
 
 
 def _errors(probabilities: Tensor, test: Images, labels: Sequence[str]) -> Section:

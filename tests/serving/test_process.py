@@ -272,7 +272,7 @@ def test_a_server_without_descriptors_waits_for_some_at_rest(models: Path) -> No
     with serving("--models", str(models), within=narrow) as (process, event), ExitStack() as stack:
         for _ in range(120):
             stack.enter_context(socket.create_connection(("127.0.0.1", event["grpc_port"])))
-        wait_for(lambda: len(os.listdir(f"/proc/{process.pid}/fd")) == 100)
+        wait_for(lambda: len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == 100)
         stack.enter_context(socket.create_connection(("127.0.0.1", event["metrics_port"])))
         before = processor_seconds(process.pid)
         time.sleep(1)

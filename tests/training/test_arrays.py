@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def damaged(method: int) -> bytes:
 
 def test_a_single_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"a.npy is a single array; expected an NPZ file with x_train and y_train"):
+    with pytest.raises(DataError, match=r"a.npy is no NPZ file; expected an NPZ file with x_train and y_train"):
         load_npz(tmp_path / "a.npy")
 
 
@@ -193,5 +194,42 @@ def test_a_single_array_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match="no readable NPZ file"):
+    with pytest.raises(DataError, match=r"is no (readable )?NPZ file.* expected an NPZ file with x_train"):
         load_npz(tmp_path / "a.npz")
+
+
+def with_header(header: str) -> bytes:
+    """A file of one array that is described so, and has no bytes."""
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(array, {"descr": "|u1", "fortran_order": False, "shape": (1,)})
+    described = array.getvalue()[:10] + header.ljust(117).encode() + b"\n"
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", described)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{'descr': '|u1', 'fortran_order': False, 'shape': (10000000000000, 8, 8), }", "{'descr': ('|u1', (((("],
+    ids=["more than there is memory for", "damaged"],
+)
+def test_headers_that_cannot_be_are_refused(tmp_path: Path, header: str) -> None:
+    (tmp_path / "a.npz").write_bytes(with_header(header))
+    with pytest.raises(DataError, match=r"a.npz is no readable NPZ file"):
+        load_npz(tmp_path / "a.npz")
+
+
+def test_what_is_no_array_in_the_file_is_named(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("class_labels", "cat, dog")
+    with pytest.raises(DataError, match="class_labels is no array"):
+        load_npz(path)
+
+
+def test_images_without_pixels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train: images have shape \(100, 0, 28\), so no pixels"):
+        load_npz(
+            write_npz(tmp_path / "a.npz", x_train=np.zeros((100, 0, 28), np.uint8), y_train=np.arange(100) % 2)
+        )

@@ -53,7 +53,14 @@ def summary(train: float, held_out: float) -> Summary:
 @pytest.mark.parametrize(
     ("train_loss", "held_out_nll", "train", "held_out", "said"),
     [
-        (SETTLED, SETTLED, 0.999, 0.995, ["Neither"]),
+        (SETTLED, SETTLED, 0.999, 0.995, ["Neither under- nor overfitting shows: "]),
+        (
+            FALLING,
+            SETTLED,
+            0.999,
+            0.995,
+            ["Neither under- nor overfitting shows yet: the training loss still falls"],
+        ),
         (FALLING, FALLING, 0.999, 0.995, ["Still learning"]),
         (FALLING, RISING, 0.999, 0.995, ["Overfitting: the held-out loss was lowest around epoch 3 of 8"]),
         (SETTLED, SETTLED, 0.999, 0.95, ["Overfitting: it knows the training images better"]),

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,6 +90,9 @@ def test_a_folder_in_use_is_not_overwritten(
         (["--recipe", "best"], 2, "no recipe has that name; there are default, small, photographs, lesson"),
         (["--architecture", "resnet"], 2, "no architecture has that name; there are linear, dense, cnn"),
         (["--members", "0"], 2, "--members: Input should be greater than or equal to 1, got '0'"),
+        (["--learning-rate", "inf"], 2, "--learning-rate: Input should be a finite number, got 'inf'"),
+        (["--ray-address", "auto"], 2, "--ray-address: Value error, needs --launcher ray, got 'auto'"),
+        (["--run", "\udcff"], 2, "--run: Value error, no UTF-8 text, which is what a run's files are, got "),
         (["--batch-images", "1"], 2, "--batch-images: Input should be greater than or equal to 2, got '1'"),
         (
             ["--batch-images", "600", "--precision", "auto"],
@@ -180,7 +184,7 @@ def test_a_run_goes_on_with_its_own_images_whatever_the_environment_names(
     other, moved = write_digits(tmp_path / "other", train=640, test=100), tmp_path / "moved"
     mine = shutil.copytree(drawn_digits, tmp_path / "mine")
     main(arguments(mine, tmp_path / "run"))
-    monkeypatch.setenv("CONSORT_DATA", str(other))
+    monkeypatch.setenv("CONSORT_DATA", f"{other}/")
     assert main(["--resume", str(tmp_path / "run")]) == 0
     mine.rename(moved)
     assert main(["--resume", str(tmp_path / "run")]) == 1
@@ -195,6 +199,33 @@ def test_resume_refuses_other_images(
     other = write_digits(tmp_path / "other", train=640, test=100)
     assert main(["--data", str(other), "--resume", str(tmp_path / "run")]) == 1
     assert "IDX files 'other' are not the images that" in capsys.readouterr().err
+
+
+def test_resume_refuses_classes_of_other_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report would call them one thing, and the bundle another."""
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 8, 8), np.uint8)
+    labels = np.arange(400) % 2
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=labels, class_labels=np.array(["cat", "dog"]))
+    assert main(arguments(tmp_path / "a.npz", tmp_path / "run")) == 0
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=labels, class_labels=np.array(["ant", "dog"]))
+    assert main(["--resume", str(tmp_path / "run")]) == 1
+    assert "the classes of NPZ file 'a' are called ant, dog now, and cat, dog when" in capsys.readouterr().err
+
+
+def test_what_is_printed_can_be_pasted(
+    drawn_digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "my digits[/v2]"
+    assert main(arguments(drawn_digits, run)) == 0
+    said = capsys.readouterr().out
+    assert f"Report: {run}/report.html" in said
+    assert f"python -m export '{run}' --name" in said
+
+
+def test_whoever_may_read_a_run_may_read_its_checkpoints(drawn_digits: Path, tmp_path: Path) -> None:
+    main(arguments(drawn_digits, tmp_path / "run"))
+    modes = {path: path.stat().st_mode for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert len(set(modes.values())) == 1, modes
 
 
 def test_resume_refuses_other_tools_for_members_that_are_not_trained(

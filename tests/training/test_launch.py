@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from training.checkpoint import load_tensors
 from training.command import EXIT_INTERRUPTED
 from training.errors import DeviceError, RunError
 from training.fit import main
-from training.launch import Job, jobs_of, train, train_side_by_side
+from training.launch import Job, _end_with_parent, jobs_of, train, train_side_by_side
 from training.learner import train_step
 from training.member import CHECKPOINT_FILE, DIVERGED_FILE, EpochMetrics
 from training.run import SUMMARY_FILE, Run
@@ -97,6 +100,33 @@ def test_a_killed_process_stops_the_run_with_its_name(begun: Run) -> None:
     with pytest.raises(RunError, match=r"member \d, ended with exit code -9: it was killed, perhaps for want of"):
         train_side_by_side(jobs_of(begun), 2, Killer())
     assert not list(_children()), "the others go with it"
+
+
+def test_a_member_ends_with_the_process_that_gathers_whatever_it_does() -> None:
+    """Compiling, say, which tells nothing: the run's next process would wait for its folder."""
+    context = multiprocessing.get_context("spawn")
+    told, telling = context.Pipe(duplex=False)
+    gathering = context.Process(target=_gather, args=(telling,))
+    gathering.start()
+    member = Path(f"/proc/{told.recv()}/stat")
+    gathering.kill()
+    gathering.join()
+    until = time.monotonic() + 20
+    while member.exists() and member.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _gather(connection: Connection) -> None:
+    member = multiprocessing.get_context("spawn").Process(target=_be_busy, args=(connection,))
+    member.start()
+    member.join()
+
+
+def _be_busy(connection: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection.send(os.getpid())
+    time.sleep(120)
 
 
 def _children() -> Iterator[int]:
