@@ -84,6 +84,17 @@ class Dataset:
         step = -(-len(self.train) // MOST_SAMPLED)
         return self.train.select(torch.arange(0, len(self.train), step))
 
+    def describe_known(self) -> str:
+        """How many test images are, pixel for pixel, among the others too, in a sentence; empty if none is."""
+        others = {hash(image.tobytes()) for part in (self.train, self.held_out) for image in part.pixels.numpy()}
+        known = sum(hash(image.tobytes()) in others for image in self.test.pixels.numpy())
+        if not known:
+            return ""
+        return (
+            f"{known:,} of the {len(self.test):,} test images are among the training or held-out images too, pixel "
+            "for pixel: the figures on test images flatter."
+        )
+
     def on(self, device: torch.device) -> Dataset:
         """The same, with the images that a member learns from and is judged by on a device."""
         return dataclasses.replace(self, train=self.train.on(device), held_out=self.held_out.on(device))

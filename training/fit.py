@@ -124,6 +124,8 @@ def fit(settings: FitSettings, console: Console) -> None:
     """
     run, dataset = _resume(settings) if settings.resume else _begin(settings, console)
     members = len(run.settings.seeds)
+    if known := dataset.describe_known():
+        console.print(known, soft_wrap=True, highlight=False)
     console.print(
         f"{run.folder}: {members} members of recipe {run.settings.recipe.name!r} on "
         f"{len(dataset.train):,} images of {'x'.join(map(str, dataset.image_shape))}"

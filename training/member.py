@@ -227,7 +227,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > give_up:
-                    raise RunError(f"another process is training in {folder}") from None
+                    raise RunError(
+                        f"another process is training in {folder}; wait until it is done, or end it"
+                    ) from None
                 time.sleep(0.1)
         yield
     finally:

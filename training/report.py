@@ -91,7 +91,7 @@ def write_report(run: Run, dataset: Dataset) -> Path:
         title=f"{len(summary.members)} members on {dataset.name}",
         subtitle=f"Run {run.folder.name}, recipe {run.settings.recipe.name!r}",
         lead=_lead(summary),
-        table=_table(summary),
+        table=_table(summary, dataset.describe_known()),
         figures=figures,
         settings=_settings(run),
     )
@@ -113,7 +113,7 @@ def _lead(summary: Summary) -> str:
     )
 
 
-def _table(summary: Summary) -> dict[str, object]:
+def _table(summary: Summary, known: str) -> dict[str, object]:
     def row(
         name: str, train: Figures, held_out: Figures, test: Figures, ensemble: bool = False
     ) -> dict[str, object]:
@@ -138,7 +138,8 @@ def _table(summary: Summary) -> dict[str, object]:
             f"Accuracy on {whole.train.count:,} training images as they are, {whole.held_out.count:,} held-out "
             f"and {whole.test.count:,} test images. "
             "Interval, NLL (nats) and ECE (15 bins) are of the test images. "
-            "The test images were looked at once, for this; the temperature was fitted on the held-out images."
+            "The test images were looked at once, for this; the temperature was fitted on the held-out images. "
+            + known
         ),
     }
 

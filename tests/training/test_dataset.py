@@ -117,6 +117,17 @@ def test_images_must_fit_their_labels(pixels: torch.Tensor, labels: torch.Tensor
         Images(pixels, labels)
 
 
+def test_test_images_that_are_among_the_others_are_counted() -> None:
+    pixels = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 4, 4)
+    labels = torch.arange(60) % 2
+    train, held_out, new = (
+        Images(pixels[part], labels[part]) for part in (slice(20), slice(20, 40), slice(40, 60))
+    )
+    assert Dataset(train, held_out, new, ("a", "b"), "").describe_known() == ""
+    mixed = Images(pixels[18:42], labels[18:42])
+    assert "22 of the 24 test images" in Dataset(train, held_out, mixed, ("a", "b"), "").describe_known()
+
+
 def test_digest_tells_data_sets_apart() -> None:
     one, other = numbered(4), numbered(5)
     same = [Dataset(one, one, one, ("a", "b"), "n").digest() for _ in range(2)]
