@@ -91,8 +91,8 @@ class Dataset:
         if not known:
             return ""
         return (
-            f"{known:,} of the {len(self.test):,} test images are among the training or held-out images too, pixel "
-            "for pixel: the figures on test images flatter."
+            f"{known:,} of the {len(self.test):,} test images are among the training or held-out images too, "
+            "pixel for pixel: the figures on test images flatter."
         )
 
     def on(self, device: torch.device) -> Dataset:
