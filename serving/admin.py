@@ -23,7 +23,7 @@ from rich.table import Table
 from protos.consort.v1 import model_control_pb2, model_control_pb2_grpc
 from protos.open_inference.v2 import grpc_service_pb2 as pb
 from protos.open_inference.v2 import grpc_service_pb2_grpc
-from serving.channel import credential_options, credentials_of
+from serving.channel import credential_options, credentials_of, require_timeout
 from serving.errors import BundleRefused
 from serving.labels import read_labels, write_labels
 
@@ -50,12 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _seconds(text: str) -> float:
+    try:
+        return require_timeout(float(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def build_parser() -> argparse.ArgumentParser:
     """What the command line may say."""
     server = argparse.ArgumentParser(add_help=False, parents=[credential_options()])
     server.add_argument("--target", default="localhost:8001", help="host and port of the server (%(default)s)")
     server.add_argument(
-        "--timeout-seconds", type=float, default=60.0, help="how long the server may take (%(default)s)"
+        "--timeout-seconds", type=_seconds, default=60.0, help="how long the server may take (%(default)s)"
     )
     parser = argparse.ArgumentParser(prog="python -m serving.admin", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

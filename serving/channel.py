@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
 
 Option = tuple[str, int | str]
+MAX_TIMEOUT_SECONDS = 86_400
+"""A day. Much more is too much for gRPC's clock, which would call it over at once."""
 MAX_RETRIED_BYTES = 64 * 2**20
 """Largest call that is kept until it is answered, so that it can be sent again; gRPC's own limit is 256 KiB."""
 OPTIONS: list[Option] = [
@@ -35,7 +38,7 @@ class Credentials:
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_server_name: str | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what would be passed over in silence.
@@ -74,6 +77,17 @@ class Credentials:
             ),
             options=[*OPTIONS, *options, *([("grpc.ssl_target_name_override", name)] if name else [])],
         )
+
+
+def require_timeout(seconds: float) -> float:
+    """A time that gRPC can keep.
+
+    Raises:
+        ValueError: It is longer than `MAX_TIMEOUT_SECONDS`, or no number.
+    """
+    if not -math.inf < seconds <= MAX_TIMEOUT_SECONDS:  # also catches NaN
+        raise ValueError(f"timeout_seconds is {seconds:g}, expected at most {MAX_TIMEOUT_SECONDS}")
+    return seconds
 
 
 IN_THE_CLEAR = Credentials()

@@ -10,7 +10,6 @@ One client may be shared by many threads. Calls to a target with several address
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,10 @@ import numpy.typing as npt
 
 from protos.consort.v1 import classifier_pb2 as pb
 from protos.consort.v1 import classifier_pb2_grpc
-from serving.channel import IN_THE_CLEAR, Credentials
+from serving.channel import IN_THE_CLEAR, Credentials, require_timeout
 from serving.client.service_config import SERVICE_CONFIG
 
 DEFAULT_TARGET = "localhost:8001"
-MAX_TIMEOUT_SECONDS = 86_400
-"""A day. Much more is too much for gRPC's clock, which would call it over at once."""
-
 ImageFile = str | Path | bytes
 """Path of an image file, or the content of one."""
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -133,10 +129,10 @@ class Client:
 
         Raises:
             OSError: A file of the credentials cannot be read.
-            ValueError: `timeout_seconds` is longer than `MAX_TIMEOUT_SECONDS`, or no number.
+            ValueError: `timeout_seconds` is longer than a day, or no number.
         """
         self.target = target
-        self.timeout_seconds = _require_usable(timeout_seconds)
+        self.timeout_seconds = require_timeout(timeout_seconds)
         self._channel = credentials.open_channel(target, ("grpc.service_config", SERVICE_CONFIG))
         self._metadata = credentials.metadata
         self._stub = classifier_pb2_grpc.ClassifierStub(self._channel)
@@ -158,9 +154,9 @@ class Client:
 
         Raises:
             CallError: It does not within `timeout_seconds`.
-            ValueError: `timeout_seconds` is longer than `MAX_TIMEOUT_SECONDS`, or no number.
+            ValueError: `timeout_seconds` is longer than a day, or no number.
         """
-        _require_usable(timeout_seconds)
+        require_timeout(timeout_seconds)
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout_seconds)
@@ -203,7 +199,7 @@ class Client:
             OSError: An image file cannot be read.
             TypeError: The images are neither a sequence of files nor an array of uint8 or float32.
             ValueError: `version`, `top_classes` or `max_members` is negative, or `timeout_seconds` is longer than
-                `MAX_TIMEOUT_SECONDS` or no number.
+                a day or no number.
         """
         if isinstance(images, str | bytes | Path):
             raise TypeError(f"images are one {type(images).__name__}, expected a list of files or an array")
@@ -245,17 +241,11 @@ class Client:
         request: object,
         timeout_seconds: float | None = None,
     ) -> Response:
-        timeout = self.timeout_seconds if timeout_seconds is None else _require_usable(timeout_seconds)
+        timeout = self.timeout_seconds if timeout_seconds is None else require_timeout(timeout_seconds)
         try:
             return method(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise CallError(error.code(), error.details() or "") from error
-
-
-def _require_usable(timeout_seconds: float) -> float:
-    if not -math.inf < timeout_seconds <= MAX_TIMEOUT_SECONDS:  # also catches NaN
-        raise ValueError(f"timeout_seconds is {timeout_seconds:g}, expected at most {MAX_TIMEOUT_SECONDS}")
-    return timeout_seconds
 
 
 def _raw_images(pixels: PixelArray) -> pb.RawImages:

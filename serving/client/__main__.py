@@ -18,8 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from machine.problems import explain
-from serving.channel import Credentials
-from serving.client import DEFAULT_TARGET, MAX_TIMEOUT_SECONDS, CallError, Classification, Client, Result
+from serving.channel import MAX_TIMEOUT_SECONDS, Credentials
+from serving.client import DEFAULT_TARGET, CallError, Classification, Client, Result
 from serving.client.explanation import ALL_CLASSES, explain_verdict
 
 EXIT_FAILED = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,12 @@ class TestCommands:
         write_bundle(tmp_path)
         code, _, error = run(capsys, "label", *arguments, "--models", str(tmp_path))
         assert (code, message in error) == (1, True)
+
+    @pytest.mark.parametrize("seconds", ["inf", "1e9", "soon"])
+    def test_a_time_that_cannot_be_kept_is_refused(self, capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["list", "--timeout-seconds", seconds])
+        assert re.search("expected at most 86400|could not convert", capsys.readouterr().err)
 
     def test_a_server_that_is_not_there_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, error = run(capsys, "list", "--target", "127.0.0.1:1", "--timeout-seconds", "2")
