@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import statistics
 import time
@@ -82,7 +83,8 @@ class Ensemble:
         self.manifest = _read_manifest(folder)
         self.provider = provider
         self._execution = EXECUTIONS[provider]
-        self._sessions = [self._open(folder, member) for member in self.manifest.members]
+        graphs = [_read_member(folder, member, self.manifest) for member in self.manifest.members]
+        self._sessions = [self._open(*pair) for pair in zip(self.manifest.members, graphs, strict=True)]
         self._replay_self_check()
         self._plan_sizes()
 
@@ -109,8 +111,7 @@ class Ensemble:
             seconds.append(time.perf_counter() - started)
         return statistics.median(seconds)
 
-    def _open(self, folder: Path, member: Member) -> onnxruntime.InferenceSession:
-        graph = _read_member(folder, member, self.manifest)
+    def _open(self, member: Member, graph: bytes) -> onnxruntime.InferenceSession:
         session = open_session(graph, f"{_name(self.manifest)}: {member.file}", self.provider)
         _check_signature(member, session, self.manifest)
         return session
@@ -193,7 +194,8 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         return read_manifest(folder)
     except ManifestError as error:
-        is_unread = isinstance(error.__cause__, OSError)
+        cause = error.__cause__
+        is_unread = isinstance(cause, OSError) and cause.errno != errno.EINVAL  # which a link or a pipe is
         raise (BundleUnread if is_unread else BundleRefused)(str(error)) from error
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from serving.errors import StartupError
 from serving.merging import Snapshot
 
-GONE = (EOFError, ConnectionError)
-"""What is raised when the other end has gone."""
+GONE = (EOFError, OSError)
+"""What is raised when the other end has gone, also in the middle of what it said."""
 
 
 def say(line: Connection, what: object) -> None:

@@ -170,7 +170,8 @@ class Lineage:
         return set(self._settings.pinned_versions.get(self.name, ()))
 
     def _refuse(self, version: int, of: object, error: StartupError) -> None:
-        if not self._refusals.stands(self.name, version, of):
+        standing = [one for one in self._refusals.standing(self.name) if (one.version, one.of) == (version, of)]
+        if not any(type(one.error) is type(error) for one in standing):
             reason = " ".join(str(error).replace(f"{self._settings.models}{os.sep}", "").split())
             # Without its traceback, whose frames hold whatever they were called by: a call, say, and its stream.
             remembered = type(error)(str(error))

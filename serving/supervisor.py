@@ -203,12 +203,18 @@ class Supervisor:
     def _watch(self) -> None:
         """Kill workers that hang: connections that they hold would wait without end, and so would new ones."""
         while not self._stopping.wait(ASK_SECONDS):
-            self._merged.ask_all()
-            for worker in list(self._workers.values()):
-                silent_seconds = time.monotonic() - worker.heard
-                if worker in self._merged.sources and silent_seconds > SILENT_SECONDS:
-                    log.error("worker hangs", worker=worker.number, silent_seconds=round(silent_seconds, 1))
-                    worker.kill()
+            try:
+                self._merged.ask_all()
+                self._kill_silent()
+            except Exception:  # whatever a worker says, the others are watched
+                log.exception("workers not asked")
+
+    def _kill_silent(self) -> None:
+        for worker in list(self._workers.values()):
+            silent_seconds = time.monotonic() - worker.heard
+            if worker in self._merged.sources and silent_seconds > SILENT_SECONDS:
+                log.error("worker hangs", worker=worker.number, silent_seconds=round(silent_seconds, 1))
+                worker.kill()
 
     def _replace(self, number: int) -> bool:
         """Whether a worker takes calls in a place again, or none is to."""

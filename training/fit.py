@@ -176,8 +176,12 @@ def _resume(settings: FitSettings) -> tuple[Run, Dataset]:
 
 def _images_of(run: Run, settings: FitSettings) -> Path:
     """Where --data says, or the run read them, or, if they are there no more, where CONSORT_DATA says."""
-    known, is_named = run.settings.data_path, "data" in settings.model_fields_set
-    is_flag = is_named and settings.data != Path(os.environ.get("CONSORT_DATA", ""))
+    known, is_named, said = (
+        run.settings.data_path,
+        "data" in settings.model_fields_set,
+        os.environ.get("CONSORT_DATA"),
+    )
+    is_flag = is_named and (said is None or settings.data != Path(said))
     return settings.data if is_flag or (is_named and not known.exists()) else known
 
 

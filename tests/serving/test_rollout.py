@@ -366,6 +366,30 @@ class TestRefusals:
         assert value(server, "consort_bundle_refusals_total", model="stub") == 1
         assert refusals(client) == []
 
+    def test_what_was_unread_and_is_damaged_is_refused_for_that(
+        self, tmp_path: Path, watched: Connect, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And not loaded again and again."""
+        write_bundle(tmp_path)
+        server, client = watched()
+        looks: list[Path] = []
+        read = Path.read_bytes
+
+        def fail_once(path: Path) -> bytes:
+            if path.match("2/member-1.onnx"):
+                looks.append(path)
+                if len(looks) == 1:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", fail_once)
+        add_bundle(tmp_path, 2, truncate)
+        wait_for(lambda: "member-2.onnx has sha256" in str(refusals(client)))
+        add_bundle(tmp_path, 1, name="other")
+        wait_for(lambda: value(server, "consort_model_loads_total", model="other") == 1)
+        assert len(looks) == 2
+        assert value(server, "consort_bundle_refusals_total", model="stub") == 2
+
     def test_it_is_forgotten_once_its_files_are_as_they_were(self, tmp_path: Path, watched: Connect) -> None:
         folder = write_bundle(tmp_path)
         _, client = watched()

@@ -190,6 +190,9 @@ def test_a_run_goes_on_with_its_own_images_whatever_the_environment_names(
     assert main(["--resume", str(tmp_path / "run")]) == 1
     monkeypatch.setenv("CONSORT_DATA", str(moved))
     assert main(["--resume", str(tmp_path / "run")]) == 0
+    monkeypatch.delenv("CONSORT_DATA")
+    monkeypatch.chdir(other)
+    assert main(["--resume", str(tmp_path / "run"), "--data", "."]) == 1, "what is named is taken"
 
 
 def test_resume_refuses_other_images(
