@@ -34,7 +34,7 @@ from training.sources import load_dataset
 
 CORES = min(torch.get_num_threads(), available_cores())
 """As many as torch finds for this process, before it is told otherwise, and a container's quota allows."""
-FILE_COLUMNS = 120
+FILE_COLUMNS = 130
 """Width of a table where there is no terminal to ask."""
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -8,8 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from training.ladder import LADDER, LadderSettings, main
+from training.command import FILE_COLUMNS
+from training.evaluation import Figures
+from training.ladder import LADDER, LadderSettings, RungResult, ladder_table, main
 from training.recipes import RECIPES, find_recipe
 from training.run import Run
 
@@ -50,6 +53,34 @@ def test_the_table_says_what_each_rung_came_to(
         assert f"{rung['parameters']:,}" in printed
         assert rung["epochs"] == 1
     assert (tmp_path / "ladder/ladder.png").stat().st_size > 5000
+
+
+def test_nothing_of_the_whole_table_is_cut_off_in_a_file() -> None:
+    """With figures as wide as they come: the longest title, a perfect rung, six members of 61 million."""
+    figures = Figures(count=10_000, accuracy=1.0, accuracy_interval=(0.99, 0.9999), nll=0.01, ece=0.01)
+    widest = [
+        RungResult(
+            recipe=rung.recipe,
+            title=rung.title,
+            members=6,
+            parameters=3_577_980,
+            multiply_adds=61_410_000,
+            epochs=35,
+            seconds=1.0,
+            train=figures,
+            held_out=figures,
+            test=figures,
+            mean_member_test=1.0,
+            lesson_test=0.9945,
+            lesson_augmented=True,
+        )
+        for rung in LADDER
+    ]
+    console = Console(width=FILE_COLUMNS)
+    with console.capture() as printed:
+        console.print(ladder_table(widest))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed.get()
+    assert printed.get().count("99.45%*") == len(LADDER)
 
 
 def test_rungs_that_are_trained_are_kept(
