@@ -101,11 +101,12 @@ class MergedMetrics(Collector):
 
     def _keep_lost(self, before: Snapshot, now: Snapshot) -> None:
         """Keep counts that a process tells no more, or has begun anew: it has ended, or has unloaded a version."""
-        gone = {
-            name: {key: value for key, value in series.items() if now.get(name, {}).get(key, -1.0) < value}
-            for name, series in before.items()
-            if self._kinds.get(name) in COUNTED
-        }
+        gone: Snapshot = {}
+        for name, series in before.items():
+            if self._kinds.get(name) in COUNTED:
+                after = now.get(name, {})
+                ended = {_labels_of(key) for key, value in series.items() if after.get(key, -1.0) < value}
+                gone[name] = {key: value for key, value in series.items() if _labels_of(key) in ended}
         self._add(self._lost, gone)
 
     def _forget_unserved(self) -> None:
@@ -143,6 +144,11 @@ def _family(family: Metric, series: dict[tuple[str, Labels], float]) -> Metric:
     for (name, labels), value in series.items():
         merged.add_sample(name, dict(labels), value)
     return merged
+
+
+def _labels_of(key: tuple[str, Labels]) -> Labels:
+    """What all samples of one counter, or one histogram with its buckets, share."""
+    return tuple(label for label in key[1] if label[0] != "le")
 
 
 def _versions(labels: Labels) -> set[tuple[str, str]]:

@@ -141,6 +141,25 @@ def test_a_version_that_was_unloaded_and_loaded_between_two_scrapes_goes_on_coun
     assert judged(merged) == 35
 
 
+def test_a_histogram_that_begins_anew_keeps_all_of_its_buckets() -> None:
+    """Some of which have more in them already than before."""
+
+    def observed(*seconds: float) -> Snapshot:
+        worker = Metrics()
+        for one in seconds:
+            worker.calls.seconds.labels("Classify", "OK").observe(one)
+        return counted(worker)
+
+    worker = Worker(observed(*[0.001] * 5, *[0.1] * 5))
+    merged = merged_of(worker)
+    labels = (("method", "Classify"), ("code", "OK"))
+    assert value(merged, "consort_call_seconds_count", labels) == 10
+    worker.says = observed(*[0.001] * 6)
+    assert value(merged, "consort_call_seconds_count", labels) == 16
+    assert value(merged, "consort_call_seconds_bucket", (*labels, ("le", "0.001"))) == 11
+    assert value(merged, "consort_call_seconds_bucket", (*labels, ("le", "+Inf"))) == 16
+
+
 def test_a_version_that_one_worker_has_unloaded_counts_until_all_have() -> None:
     """Each worker looks at the folder by itself, so that one is always the first."""
     first, second = Worker(predictions(10)), Worker(predictions(20))
