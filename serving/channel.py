@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 
 Option = tuple[str, int | str]
-MAX_TIMEOUT_SECONDS = 86_400
-"""A day. Much more is too much for gRPC's clock, which would call it over at once."""
+MAX_TIMEOUT_SECONDS = 604_800
+"""A week. Much more is too much for gRPC's clock, which would call it over at once."""
 MAX_RETRIED_BYTES = 64 * 2**20
 """Largest call that is kept until it is answered, so that it can be sent again; gRPC's own limit is 256 KiB."""
 OPTIONS: list[Option] = [

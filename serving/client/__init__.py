@@ -129,7 +129,7 @@ class Client:
 
         Raises:
             OSError: A file of the credentials cannot be read.
-            ValueError: `timeout_seconds` is longer than a day, or no number.
+            ValueError: `timeout_seconds` is longer than a week, or no number.
         """
         self.target = target
         self.timeout_seconds = require_timeout(timeout_seconds)
@@ -154,7 +154,7 @@ class Client:
 
         Raises:
             CallError: It does not within `timeout_seconds`.
-            ValueError: `timeout_seconds` is longer than a day, or no number.
+            ValueError: `timeout_seconds` is longer than a week, or no number.
         """
         require_timeout(timeout_seconds)
         ready = grpc.channel_ready_future(self._channel)
@@ -199,7 +199,7 @@ class Client:
             OSError: An image file cannot be read.
             TypeError: The images are neither a sequence of files nor an array of uint8 or float32.
             ValueError: `version`, `top_classes` or `max_members` is negative, or `timeout_seconds` is longer than
-                a day or no number.
+                a week or no number.
         """
         if isinstance(images, str | bytes | Path):
             raise TypeError(f"images are one {type(images).__name__}, expected a list of files or an array")
