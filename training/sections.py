@@ -104,13 +104,10 @@ def _confusion(probabilities: Tensor, truth: Tensor, classes: int) -> Tensor:
 
 def _most_confused(confusion: Tensor, labels: Sequence[str]) -> list[str]:
     """The most frequent errors in words, which have room for any name in any script; nothing if there are none."""
-    errors = confusion.clone().fill_diagonal_(0)
-    order = errors.flatten().argsort(descending=True, stable=True)[:MOST_CONFUSED].tolist()
-    said = [
-        f"{labels[index // len(labels)]} taken for {labels[index % len(labels)]}, {count} times"
-        for index, count in ((index, int(errors.flatten()[index])) for index in order)
-        if count
-    ]
+    errors = confusion.clone().fill_diagonal_(0).flatten()
+    order = errors.argsort(descending=True, stable=True)[:MOST_CONFUSED].tolist()
+    pairs = [(divmod(index, len(labels)), int(errors[index])) for index in order if errors[index]]
+    said = [f"{labels[truth]} taken for {labels[taken]} ({count})" for (truth, taken), count in pairs]
     return [f"Most often: {'; '.join(said)}."] if said else []
 
 

@@ -18,6 +18,7 @@ from training import fit, report
 from training.member import EpochMetrics
 from training.plots import Picture, plot_confusion, plot_curves, plot_pictures, plot_reliability
 from training.run import Run
+from training.sections import _most_confused
 
 EPOCH = EpochMetrics(
     epoch=1,
@@ -142,3 +143,11 @@ def test_plots_bear_perfect_figures_and_one_epoch() -> None:
         plot_curves([[EPOCH]]),
     ):
         figure.savefig(io.BytesIO())
+
+
+def test_the_most_frequent_errors_are_said_in_words() -> None:
+    confusion = torch.tensor([[9, 1, 0], [4, 9, 0], [0, 0, 9]])
+    assert _most_confused(confusion, ("\u65e5", "b", "c")) == [
+        "Most often: b taken for \u65e5 (4); \u65e5 taken for b (1)."
+    ]
+    assert _most_confused(torch.eye(3, dtype=torch.int64), ("a", "b", "c")) == []
